@@ -1,0 +1,78 @@
+"""What people see. People's text goes to stderr, machines' JSON to stdout, colour only to a terminal.
+
+`rich` does the terminal (it honours ``NO_COLOR`` and ``TERM=dumb``); it is imported on first use so that
+``invoke --list`` stays fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@functools.cache
+def console() -> Console:
+    """The console for people, on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """Print one line for people. ``text`` is printed as it is: no markup is read from it."""
+    console().print(text, style=style, markup=False)
+
+
+def step(name: str, detail: str = "") -> None:
+    """Announce a stage."""
+    console().print(f"[bold cyan]{name:>10}[/]  ", end="")
+    console().print(detail, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    console().print("[bold yellow]   warning[/]  ", end="")
+    console().print(text, markup=False)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table for people on stderr."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console().print(drawn)
+
+
+def emit_json(document: Any) -> None:
+    """Print the one JSON document of a ``--json`` run on stdout."""
+    json.dump(document, sys.stdout, indent=2, sort_keys=False, default=str)
+    sys.stdout.write("\n")
+
+
+def size(octets: float) -> str:
+    """A number of bytes as people read it: ``436 MB`` (powers of 1000, as disks and indexes count)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if octets < 1000 or unit == "GB":
+            return f"{octets:.0f} {unit}" if octets >= 10 or unit == "B" else f"{octets:.1f} {unit}"
+        octets /= 1000
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: ``3 s``, ``12 min 05 s``, ``3 h 20 min``."""
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"

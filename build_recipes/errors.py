@@ -1,0 +1,313 @@
+"""Every way this program can say no: one class and one exit code per cause.
+
+The text of an error says what happened and what was seen; ``advice`` is the next command to type or the
+next step to take. The front door prints both and exits with ``exit_code``; a traceback is never shown for one
+of these. Codes are stable: scripts may test them. 1 is left for bugs, 2 for usage (Invoke's own).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class ArmoryError(Exception):
+    """Root of all errors a user can meet.
+
+    :param message: what happened and what was seen.
+    :param advice: the next step, one line, ideally a command.
+    """
+
+    exit_code: ClassVar[int] = 3
+    advice: str
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}\n  next: {self.advice}"
+
+
+# -- what was asked ------------------------------------------------------------------------------
+
+
+class UsageError(ArmoryError):
+    """An option or its value makes no sense."""
+
+    exit_code = 2
+
+
+class UnknownTag(ArmoryError):
+    """The vLLM tag does not exist; the message names the nearest ones."""
+
+    exit_code = 10
+
+
+class NotATag(ArmoryError):
+    """A branch or a commit was given where a release tag is asked for."""
+
+    exit_code = 11
+
+
+class UnknownDevice(ArmoryError):
+    """The device is not in devices.toml."""
+
+    exit_code = 12
+
+
+class ArchitectureMismatch(ArmoryError):
+    """The architecture asked for is not the device's (9.0 is not Thor)."""
+
+    exit_code = 13
+
+
+class UnsupportedPair(ArmoryError):
+    """This tag cannot work on this device, whatever is patched."""
+
+    exit_code = 14
+
+
+class BadData(ArmoryError):
+    """A data file of the project (TOML, JSON) is broken or has an unknown key."""
+
+    exit_code = 15
+
+
+# -- sources -------------------------------------------------------------------------------------
+
+
+class LockMissing(ArmoryError):
+    """No lock for the tag, and it cannot be made now."""
+
+    exit_code = 20
+
+
+class LockEdited(ArmoryError):
+    """The lock's content does not match its own digest."""
+
+    exit_code = 21
+
+
+class HashMismatch(ArmoryError):
+    """A download differs from the hash in the lock."""
+
+    exit_code = 22
+
+
+class NetworkError(ArmoryError):
+    """A host did not answer, or the connection broke more often than we retry."""
+
+    exit_code = 23
+
+
+class OfflineError(ArmoryError):
+    """Something is not in the cache and the network is not to be used."""
+
+    exit_code = 24
+
+
+class RevisionMissing(ArmoryError):
+    """A repository does not hold the pinned commit or tag. There is no fall back to HEAD."""
+
+    exit_code = 25
+
+
+class UnsafeArchive(ArmoryError):
+    """An archive member would be written outside its folder, or the archive is not what it says."""
+
+    exit_code = 26
+
+
+class SourceIncomplete(ArmoryError):
+    """An external source tree that the asked modules need is not there."""
+
+    exit_code = 27
+
+
+# -- patches -------------------------------------------------------------------------------------
+
+
+class PatchConflict(ArmoryError):
+    """A patch of the series does not apply to this tree."""
+
+    exit_code = 30
+
+
+class IntentLost(ArmoryError):
+    """A patch applied, but the tree does not do what the patch is for."""
+
+    exit_code = 31
+
+
+class TreeModified(ArmoryError):
+    """A source tree has changes that are not ours."""
+
+    exit_code = 32
+
+
+# -- host and toolchain --------------------------------------------------------------------------
+
+
+class MissingPackages(ArmoryError):
+    """Distribution packages are missing; the message names them."""
+
+    exit_code = 40
+
+
+class ToolchainMismatch(ArmoryError):
+    """nvcc or the host compiler is too old, too new or absent."""
+
+    exit_code = 41
+
+
+class CpuTorch(ArmoryError):
+    """The torch of the build environment has no CUDA."""
+
+    exit_code = 42
+
+
+class TorchCudaMismatch(ArmoryError):
+    """torch was built for another CUDA major than the toolkit."""
+
+    exit_code = 43
+
+
+class NotEnoughDisk(ArmoryError):
+    """Too little free space for the build tree or the wheel."""
+
+    exit_code = 44
+
+
+class NotEnoughMemory(ArmoryError):
+    """The heaviest unit does not fit this machine's memory."""
+
+    exit_code = 45
+
+
+class NotWritable(ArmoryError):
+    """A folder that must be written is read-only."""
+
+    exit_code = 46
+
+
+class TreeBusy(ArmoryError):
+    """Another build works in the same build tree."""
+
+    exit_code = 47
+
+
+# -- compile -------------------------------------------------------------------------------------
+
+
+class ConfigureFailed(ArmoryError):
+    """CMake could not configure the tree."""
+
+    exit_code = 50
+
+
+class CompileFailed(ArmoryError):
+    """A unit did not compile; the message holds its command and last lines."""
+
+    exit_code = 51
+
+
+class KilledByOom(ArmoryError):
+    """The kernel killed a compiler for want of memory."""
+
+    exit_code = 52
+
+
+class UngatedUnits(ArmoryError):
+    """CUDA units without -gencode: nvcc would compile them for its default architecture."""
+
+    exit_code = 53
+
+
+class Checkpointed(ArmoryError):
+    """The time box ended; what is finished is kept, and the same command goes on."""
+
+    exit_code = 54
+
+
+class PackageFailed(ArmoryError):
+    """The compiled modules could not be made into a wheel."""
+
+    exit_code = 55
+
+
+class CanaryFailed(ArmoryError):
+    """The toolchain cannot build, load or run the canary, so it cannot build vLLM."""
+
+    exit_code = 56
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+class AuditFailed(ArmoryError):
+    """The wheel does not keep the promise of its plan."""
+
+    exit_code = 60
+
+
+class NotAWheel(ArmoryError):
+    """The file is no vLLM wheel, or is damaged."""
+
+    exit_code = 61
+
+
+class OmniBreaks(ArmoryError):
+    """vllm-omni would not import with this vLLM."""
+
+    exit_code = 62
+
+
+class CouldNotCheck(ArmoryError):
+    """The question could not be answered (which is not a no)."""
+
+    exit_code = 63
+
+
+class DoctorBlocker(ArmoryError):
+    """The doctor found something that stops a build or a run."""
+
+    exit_code = 64
+
+
+class QualifyFailed(ArmoryError):
+    """A tier of the qualification failed on this machine."""
+
+    exit_code = 67
+
+
+# -- the night ------------------------------------------------------------------------------------
+
+
+class NightBusy(ArmoryError):
+    """Another night runs on this machine, or its results are being written by another process."""
+
+    exit_code = 70
+
+
+class NightFailed(ArmoryError):
+    """At least one job of the night is red; the others were run all the same."""
+
+    exit_code = 71
+
+
+def of_system(error: OSError) -> ArmoryError | None:
+    """What a failed system call means to a user; None where it is a bug of ours.
+
+    Stages check disks and folders before they start; this is for a disk that fills up meanwhile.
+    """
+    place = error.filename2 or error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NotEnoughDisk(
+            f"the disk filled up ({place})", "make room, then type the same again: what is finished is kept"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return NotWritable(
+            f"{place} cannot be used: {error.strerror}", "mend its permissions, then type the same again"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Where sources come from: package indexes, git, archives, and what CMake files would fetch."""

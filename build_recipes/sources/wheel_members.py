@@ -1,0 +1,148 @@
+"""A few files out of a large wheel on an index, by HTTP range requests.
+
+The official vLLM wheel holds the Python files of triton_kernels: some 250 kB of 436 MB. The hash of each
+member is in the lock, so nothing else of the wheel has to be fetched or believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import requests
+
+from build_recipes.data import write_atomic
+from build_recipes.errors import HashMismatch, NetworkError, OfflineError, UnsafeArchive
+from build_recipes.sources.archive import safe_member
+from build_recipes.sources.download import TIMEOUT, hash_file, retrying
+from build_recipes.sources.lockfile import FilePin, MemberPin, WheelMembers
+
+_BLOCK = 1 << 17
+
+
+class RemoteFile(io.RawIOBase):
+    """A file on a server that answers range requests, read in blocks that are kept."""
+
+    def __init__(self, url: str, size: int) -> None:
+        super().__init__()
+        self.url, self.size, self.position = url, size, 0
+        self.received = 0
+        """Bytes that came over the network."""
+        self._blocks: dict[int, bytes] = {}
+        self._session = requests.Session()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        return self.position
+
+    def read(self, count: int = -1) -> bytes:
+        end = self.size if count is None or count < 0 else min(self.size, self.position + count)
+        parts = []
+        while self.position < end:
+            number, start = divmod(self.position, _BLOCK)
+            part = self._block(number)[start : start + end - self.position]
+            parts.append(part)
+            self.position += len(part)
+        return b"".join(parts)
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            first = number * _BLOCK
+            last = min(self.size, first + _BLOCK) - 1
+            headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
+            answer = retrying(
+                self.url, lambda: self._session.get(self.url, headers=headers, timeout=TIMEOUT, stream=True)
+            )
+            with answer:
+                if answer.status_code != 206:
+                    raise NetworkError(
+                        f"{self.url} does not give parts of a file (status {answer.status_code})",
+                        "fetch the repository instead: --mirror URL=DIR",
+                    )
+                body = answer.content
+            if len(body) != last - first + 1:
+                raise NetworkError(
+                    f"{self.url}: {len(body)} bytes came of {last - first + 1}", "run it again"
+                )
+            self.received += len(body)
+            self._blocks[number] = body
+        return self._blocks[number]
+
+
+def list_members(wheel: FilePin, inner: str, suffix: str = ".py") -> WheelMembers:
+    """The files below a folder of a wheel, with the hashes of their content.
+
+    Each is read and compared with the wheel's own RECORD. Empty where there is no such folder.
+
+    :raises NetworkError: the server does not answer, or gives no parts.
+    :raises HashMismatch: a member differs from RECORD.
+    """
+    members = []
+    with zipfile.ZipFile(RemoteFile(wheel.url, wheel.size)) as archive:
+        record = _record(archive)
+        for name in sorted(archive.namelist()):
+            if not name.startswith(f"{inner}/") or not name.endswith(suffix):
+                continue
+            content = archive.read(name)
+            digest = hashlib.sha256(content).digest()
+            if record.get(name) != base64.urlsafe_b64encode(digest).rstrip(b"=").decode():
+                raise HashMismatch(
+                    f"{name} in {wheel.filename} differs from its RECORD", "do not use this wheel"
+                )
+            path = str(safe_member(name.removeprefix(f"{inner}/"), wheel.filename))
+            members.append(MemberPin(path=path, sha256=digest.hex(), size=len(content)))
+    return WheelMembers(wheel=wheel, inner=inner, members=members)
+
+
+def _record(archive: zipfile.ZipFile) -> dict[str, str]:
+    name = next((entry for entry in archive.namelist() if entry.endswith(".dist-info/RECORD")), None)
+    if name is None:
+        raise UnsafeArchive(f"{archive.filename} has no RECORD: it is no wheel", "do not use it")
+    rows = csv.reader(archive.read(name).decode().splitlines())
+    return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1}
+
+
+def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dict[str, Path]:
+    """Every member by its path, in the cache and checked; read from the wheel where it is not there.
+
+    :raises OfflineError: not in the cache, and the network is not to be used.
+    :raises HashMismatch: a member is not what the lock says.
+    """
+    found, lacking = {}, []
+    for member in source.members:
+        path = downloads / member.sha256 / Path(member.path).name
+        if path.is_file() and hash_file(path) == member.sha256:
+            found[member.path] = path
+        else:
+            lacking.append((member, path))
+    if lacking and offline:
+        raise OfflineError(
+            f"{len(lacking)} files of {source.wheel.filename} are not in the cache and the network is "
+            "not to be used",
+            "run once without --offline, or bring them: ./inv mirror --from BUNDLE",
+        )
+    if lacking:
+        with zipfile.ZipFile(RemoteFile(source.wheel.url, source.wheel.size)) as archive:
+            for member, path in lacking:
+                content = archive.read(f"{source.inner}/{member.path}")
+                if hashlib.sha256(content).hexdigest() != member.sha256:
+                    raise HashMismatch(
+                        f"{source.inner}/{member.path} in {source.wheel.filename} is not what the lock says",
+                        "do not use this wheel; make the lock again and look at what moved",
+                    )
+                write_atomic(path, content)
+                found[member.path] = path
+    return found

@@ -1,0 +1,1 @@
+"""CUDA toolkits, cross compilers, compiler caches and distribution packages."""

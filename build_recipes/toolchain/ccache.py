@@ -1,0 +1,48 @@
+"""Compiler caches: ccache or sccache, in fixed paths so that they hit.
+
+Settings that decide what ccache hashes are set here and nowhere else: a difference between two builds would
+turn every hit into a miss.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from build_recipes.errors import UsageError
+
+CHOICES = ("auto", "ccache", "sccache", "off")
+
+
+def launcher(choice: str) -> list[str]:
+    """The compiler launcher to put before a compiler, empty where no cache is used.
+
+    :param choice: ``auto`` takes ccache, then sccache, when they are on PATH (ccache answers a whole nvcc
+        call; sccache caches each of its phases and was 50 times slower when warm).
+    :raises UsageError: not a choice, or asked for and not installed.
+    """
+    if choice not in CHOICES:
+        raise UsageError(f"--cache {choice} is no compiler cache", f"one of {', '.join(CHOICES)}")
+    if choice == "off":
+        return []
+    for name in ("ccache", "sccache") if choice == "auto" else (choice,):
+        if shutil.which(name):
+            return [name]
+    if choice == "auto":
+        return []
+    raise UsageError(f"{choice} is not installed", f"apt-get install -y {choice}, or leave --cache out")
+
+
+def environment(cache: Path, tree: Path, choice: str) -> dict[str, str]:
+    """Variables of the compiler cache for a build tree."""
+    if launcher(choice) == ["ccache"]:
+        return {
+            "CCACHE_DIR": str(cache / "ccache"),
+            "CCACHE_BASEDIR": str(tree),
+            "CCACHE_COMPILERCHECK": "content",
+            "CCACHE_NOHASHDIR": "1",
+            "CCACHE_MAXSIZE": "20G",
+        }
+    if launcher(choice) == ["sccache"]:
+        return {"SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": "20G"}
+    return {}

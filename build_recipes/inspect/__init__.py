@@ -1,0 +1,1 @@
+"""Reading ELF, fatbins and wheels, with no CUDA toolkit and no GPU; the audit."""

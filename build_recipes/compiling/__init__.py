@@ -1,0 +1,1 @@
+"""Compiling many units under one memory budget: costs, the ninja graph, the broker and its launcher."""

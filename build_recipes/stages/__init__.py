@@ -1,0 +1,1 @@
+"""The stages a build walks through, one module each; each returns a frozen result."""

@@ -1,0 +1,140 @@
+"""Publish: the wheel, its manifest and its provenance move into wheels/ in one step each, the wheel last.
+
+A wheel that is in wheels/ is whole and has its manifest: the manifest is renamed into place first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from build_recipes.compiling.costs import read_journal
+from build_recipes.data import write_atomic
+from build_recipes.errors import NotWritable
+from build_recipes.plan import Plan, request_as_dict
+from build_recipes.stages import record
+from build_recipes.stages.compile import Compiled
+from build_recipes.stages.fetch import Fetched
+from build_recipes.stages.gate import Audited
+from build_recipes.stages.package import Packaged
+from build_recipes.stages.patch import Patched
+from build_recipes.stages.provision import Provisioned
+from build_recipes.stages.published import Published
+from build_recipes.wheelhouse import provenance
+from build_recipes.wheelhouse.index import write_index
+
+MANIFEST_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is known about a finished build."""
+
+    plan: Plan
+    fetched: Fetched
+    patched: Patched
+    made: Provisioned
+    compiled: Compiled
+    packaged: Packaged
+    audited: Audited
+    sample: dict[str, object] | None
+    """What a smoke build saw in its one CUDA unit."""
+
+
+def check_writable(wheels: Path) -> None:
+    """Refuse before an hour is spent.
+
+    :raises NotWritable: wheels/ cannot be written.
+    """
+    try:
+        wheels.mkdir(parents=True, exist_ok=True)
+        probe = wheels / f".probe.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NotWritable(
+            f"{wheels} cannot be written: {error.strerror}",
+            "mend its permissions, or VLLM_ARMORY_WHEELS=/elsewhere",
+        ) from None
+
+
+def publish(facts: Facts) -> Published:
+    """Put the wheel and its manifest into wheels/ and rewrite the index."""
+    wheels = facts.plan.places.wheels
+    source = facts.packaged.wheel
+    target = wheels / source.name
+    manifest = wheels / (source.name.removesuffix(".whl") + ".manifest.json")
+    write_atomic(manifest, json.dumps(manifest_of(facts), indent=1, default=str))
+    beside = wheels / f".{source.name}.{os.getpid()}"
+    try:
+        shutil.copyfile(source, beside)
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    provenance.write_statement(facts.packaged.provenance, target)
+    write_index(wheels)
+    return Published(target, manifest)
+
+
+def manifest_of(facts: Facts) -> dict[str, Any]:
+    """Plan, lock, patches, toolchain, durations and units of a build, as one JSON document."""
+    plan, made = facts.plan, facts.made
+    wheel = facts.packaged.wheel
+    units: dict[str, dict[str, Any]] = {}
+    for entry in read_journal(plan.tree / "units.jsonl"):
+        if entry["code"] == 0 and not (entry["cached"] and entry["unit"] in units):
+            units[entry["unit"]] = {
+                key: entry[key] for key in ("wall_s", "cpu_s", "rss_kib", "cached", "ended")
+            }
+    stages = {name: record.read(plan.tree, name) for name in ("provision", "configure")}
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "wheel": {"name": wheel.name, "size": wheel.stat().st_size, "sha256": sha256(wheel)},
+        "plan": plan.as_dict(),
+        "request": request_as_dict(plan.request),
+        "sources": {
+            "vllm": {"commit": plan.lock.vllm.commit, "source": plan.request.source},
+            "trees": {
+                tree.name: {
+                    "repository": tree.repository,
+                    "commit": tree.commit,
+                    "left_out": facts.fetched.missing.get(tree.name),
+                }
+                for tree in plan.lock.trees
+            },
+        },
+        "patches": [entry.__dict__ for entry in facts.patched.applied],
+        "toolchain": {
+            "cuda": made.cuda_version,
+            "cuda_origin": made.cuda_origin,
+            "torch": made.torch_version,
+            "torch_cuda": made.torch_cuda,
+            "cross": plan.cross,
+        },
+        "modules": list(facts.compiled.modules),
+        "left_out": facts.compiled.left_out,
+        "smoke": facts.sample,
+        "audit": facts.audited.as_dict(),
+        "seconds": {
+            **{name: entry.seconds for name, entry in stages.items() if entry},
+            "compile_last_run": facts.compiled.seconds,
+            "package": facts.packaged.seconds,
+        },
+        "units": units,
+    }
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    seal = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            seal.update(chunk)
+    return seal.hexdigest()

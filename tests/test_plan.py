@@ -1,0 +1,176 @@
+"""Plans: pure, refusing what cannot be, and with a fingerprint that names the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from build_recipes.errors import (
+    ArchitectureMismatch,
+    NotEnoughDisk,
+    NotEnoughMemory,
+    TreeBusy,
+    UnsupportedPair,
+    UsageError,
+)
+from build_recipes.host import Host
+from build_recipes.paths import Places
+from build_recipes.plan import Plan, Request, check_disk, check_memory, make_plan, parse_duration
+from build_recipes.preview import exports, preview
+from build_recipes.stages import record
+
+X86 = Host("x86_64", (3, 12), (2, 39), 2, 23.5, 0.0, "ubuntu 24.04", Path("/usr/include/python3.12"))
+ARM = dataclasses.replace(X86, machine="aarch64", cores=14, memory_gib=122.0)
+
+
+@pytest.fixture(autouse=True)
+def no_arch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+
+
+def plan_of(places: Places, host: Host = X86, **words: object) -> Plan:
+    return make_plan(Request(**{"tag": "v0.12.0", "device": "thor", **words}), places, host)  # type: ignore[arg-type]
+
+
+def test_a_plan_for_thor_on_x86_is_cross_and_native_on_arm(places: Places) -> None:
+    cross, native = plan_of(places), plan_of(places, ARM)
+    assert (cross.cross, native.cross) == (True, False)
+    assert cross.wheel_version == "0.12.0+cu130.thor"
+    assert plan_of(places, smoke=True).wheel_version == "0.12.0+cu130.thor.smoke"
+    assert cross.torch.version == "2.11.0"
+
+
+def test_planning_writes_nothing(places: Places) -> None:
+    preview(plan_of(places))
+    assert [list(folder.iterdir()) for folder in (places.cache, places.build, places.wheels)] == [[], [], []]
+
+
+def test_the_fingerprint_names_what_is_built_and_not_how(places: Places) -> None:
+    base = plan_of(places)
+    assert plan_of(places, jobs=7, time_box=60.0, offline=True).fingerprint == base.fingerprint
+    others = [
+        plan_of(places, device="spark"),
+        plan_of(places, without=("_moe_C",)),
+        plan_of(places, smoke=True),
+        plan_of(places, build_type="Debug"),
+        plan_of(places, tag="v0.14.0"),
+    ]
+    assert len({plan.fingerprint for plan in [base, *others]}) == 6
+
+
+def test_the_environment_is_the_documented_one(places: Places) -> None:
+    names = preview(plan_of(places))["environment"]
+    assert names["TORCH_CUDA_ARCH_LIST"] == "11.0"
+    assert names["VLLM_TARGET_DEVICE"] == "cuda"
+    assert names["NVCC_THREADS"] == "1"
+    assert names["CUDACXX"] == names["CUDA_HOME"] + "/bin/nvcc"
+    assert names["VLLM_CUTLASS_SRC_DIR"].endswith("/src/cutlass")
+    shell = subprocess.run(
+        ["sh", "-c", exports({"A": "it's", "B": "x y"}) + 'printf "%s|%s" "$A" "$B"'],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert shell.stdout == "it's|x y"
+
+
+def test_an_architecture_that_is_not_the_devices_is_refused(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    with pytest.raises(ArchitectureMismatch, match=r"TORCH_CUDA_ARCH_LIST=9.0 contradicts"):
+        plan_of(places)
+
+
+def test_what_cannot_be_is_refused(places: Places) -> None:
+    with pytest.raises(UnsupportedPair, match="cannot be built on aarch64"):
+        plan_of(places, ARM, device="h200")
+    with pytest.raises(UsageError, match="build-type Fast"):
+        plan_of(places, build_type="Fast")
+    with pytest.raises(UsageError, match="cache gcc is no compiler cache"):
+        plan_of(places, cache="gcc")
+    with pytest.raises(UsageError, match="jobs -1: no unit would ever start"):
+        plan_of(places, jobs=-1)
+    with pytest.raises(UsageError, match=r"no torch 1\.0"):
+        plan_of(places, torch="1.0")
+    with pytest.raises(UsageError, match="not pinned by hash"):
+        plan_of(places, torch="2.9.0")
+
+
+def test_too_little_memory_or_disk_is_said_before_the_compile(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = plan_of(places, dataclasses.replace(X86, memory_gib=7.5))
+    with pytest.raises(NotEnoughMemory, match=r"takes 12\.6 GiB; this machine has 7\.5") as caught:
+        check_memory(small, 12.6)
+    assert "fallocate" in caught.value.advice
+    check_memory(plan_of(places), 12.6)
+    monkeypatch.setattr("build_recipes.plan.free_disk", lambda folder: 2 * 2**30)
+    with pytest.raises(NotEnoughDisk, match=r"2\.0 GiB free"):
+        check_disk(plan_of(places))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 0), ("9m", 540), ("5h30m", 19800), ("45s", 45), ("90", 90)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "m", "-5m", "1d"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(UsageError, match="no duration"):
+        parse_duration(text)
+
+
+def test_a_stage_is_done_once_for_the_same_inputs(tmp_path: Path) -> None:
+    calls: list[int] = []
+    made = tmp_path / "made"
+
+    def work() -> dict[str, str]:
+        calls.append(1)
+        made.write_text("x")
+        return {"made": str(made)}
+
+    record.once(tmp_path, "stage", {"a": 1}, work)
+    record.once(tmp_path, "stage", {"a": 1}, work)
+    assert len(calls) == 1
+    record.once(tmp_path, "stage", {"a": 2}, work)
+    assert len(calls) == 2
+    made.unlink()
+    record.once(tmp_path, "stage", {"a": 2}, work)
+    assert len(calls) == 3, "an output that is gone is made again"
+
+
+def test_a_stage_that_is_stopped_is_not_taken_as_done(tmp_path: Path) -> None:
+    record.once(tmp_path, "stage", 1, dict)
+
+    def stopped() -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record.once(tmp_path, "stage", 2, stopped)
+    assert record.read(tmp_path, "stage") is None
+
+
+def test_two_builds_of_one_tree_do_not_meet(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from build_recipes.stages.record import tree_lock\n"
+        "with tree_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    tree = tmp_path / "tree"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tree)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(TreeBusy, match=f"process {other.pid}"), record.tree_lock(tree):
+            pass
+        other.communicate("")
+    with record.tree_lock(tree):
+        assert (tree / ".lock").read_text() == str(os.getpid())

@@ -1,0 +1,1 @@
+"""Finished wheels: rewriting without recompression, the package index, provenance."""

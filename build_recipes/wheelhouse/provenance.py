@@ -1,0 +1,237 @@
+"""Where a wheel came from: a CycloneDX 1.6 document inside of it, a SLSA v1 statement beside it.
+
+Both are made from plain data and are the same bytes for the same build: identifiers come from the plan's
+fingerprint, times from SOURCE_DATE_EPOCH. The document goes into ``dist-info/sboms`` (PEP 770) and also keeps
+the request and the plan, so that `rebuild` can recreate the plan from the wheel alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from build_recipes.data import write_atomic
+from build_recipes.sources.lockfile import FilePin, Lock
+from build_recipes.wheelhouse.index import file_sha256
+
+MEMBER = "{dist_info}/sboms/vllm-armory.cdx.json"
+"""Where the document goes; a path for `rewrite.Edits.put`."""
+STATEMENT = ".intoto.json"
+"""What the statement's file name adds to the wheel's, less ``.whl``."""
+_NAMES = uuid.UUID("6f0e3d5c-9a1f-5d7c-8a34-2f1f0f6b6b11")
+_PREFIX = "vllm-armory:"
+_BUILD_TYPE = "urn:vllm-armory:build:v1"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a build knows of itself, as plain data."""
+
+    lock: Lock
+    plan: Mapping[str, Any]
+    """`Plan.as_dict`."""
+    request: Mapping[str, Any]
+    """`plan.request_as_dict`."""
+    patches: Sequence[Mapping[str, Any]]
+    """Applied patches: ``id``, ``variant`` (file name), ``sha256``, ``files``."""
+    toolchain: Mapping[str, str]
+    """Name to version: nvcc, gcc, cmake, ninja, python..."""
+    torch: str
+    """Version of the torch it was built with."""
+    files: Sequence[FilePin] = ()
+    """Downloads that went into it, besides vLLM's sdist; all of the lock's for this torch where it is empty."""
+    epoch: int = 0
+    """SOURCE_DATE_EPOCH."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The plan's fingerprint."""
+        return str(self.plan["fingerprint"])
+
+    def downloads(self) -> tuple[FilePin, ...]:
+        """Files from package indexes that the build read, vLLM's sdist first."""
+        used = list(self.files)
+        if not used:
+            torch = next((pin for pin in self.lock.torch if pin.version == self.torch), None)
+            used = [pin for pin in (torch.files if torch else []) if pin.group == "torch"]
+        sdist = self.lock.vllm.sdist
+        first = [sdist] if sdist and self.request.get("source", "sdist") == "sdist" else []
+        return (*first, *used)
+
+
+def sbom(inputs: Inputs) -> bytes:
+    """The CycloneDX 1.6 document (JSON)."""
+    product = Component(
+        name="vllm",
+        version=str(inputs.plan["wheel_version"]),
+        type=ComponentType.LIBRARY,
+        bom_ref="vllm",
+        purl=PackageURL("pypi", None, "vllm", str(inputs.plan["wheel_version"])),
+        properties=[
+            Property(name=_PREFIX + "plan", value=_plain(inputs.plan)),
+            Property(name=_PREFIX + "request", value=_plain(inputs.request)),
+            Property(name=_PREFIX + "lock", value=inputs.lock.digest),
+        ],
+    )
+    parts = list(_parts(inputs))
+    bom = Bom(
+        serial_number=uuid.uuid5(_NAMES, inputs.fingerprint),
+        version=1,
+        metadata=BomMetaData(
+            component=product,
+            timestamp=datetime.fromtimestamp(inputs.epoch, timezone.utc),
+            tools=ToolRepository(
+                components=[
+                    Component(name="vllm-armory", type=ComponentType.APPLICATION, bom_ref="vllm-armory")
+                ]
+            ),
+        ),
+        components=parts,
+    )
+    bom.register_dependency(product, parts)
+    text = JsonV1Dot6(bom).output_as_string(indent=1)
+    return (json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n").encode()
+
+
+def _parts(inputs: Inputs) -> Iterator[Component]:
+    for tree in inputs.lock.trees:
+        yield Component(
+            name=tree.name,
+            version=tree.commit or tree.revision,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"tree:{tree.name}",
+            external_references=[_reference(ExternalReferenceType.VCS, tree.repository)],
+            properties=[
+                Property(name=_PREFIX + "revision", value=tree.revision),
+                *(
+                    Property(name=_PREFIX + f"submodule:{one.path}", value=f"{one.repository}@{one.commit}")
+                    for one in tree.submodules
+                ),
+            ],
+        )
+    yield Component(
+        name="vllm-source",
+        version=inputs.lock.vllm.commit,
+        type=ComponentType.LIBRARY,
+        bom_ref="tree:vllm",
+        external_references=[_reference(ExternalReferenceType.VCS, inputs.lock.vllm.repository)],
+    )
+    for pin in inputs.downloads():
+        yield Component(
+            name=pin.project,
+            version=pin.version,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"file:{pin.filename}",
+            purl=PackageURL("pypi", None, pin.project, pin.version, {"file_name": pin.filename}),
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=pin.sha256)],
+            external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
+        )
+    for patch in inputs.patches:
+        yield Component(
+            name=str(patch["variant"]),
+            type=ComponentType.FILE,
+            bom_ref=f"patch:{patch['id']}:{patch['variant']}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=str(patch["sha256"]))],
+            properties=[
+                Property(name=_PREFIX + "patch", value=str(patch["id"])),
+                *(Property(name=_PREFIX + "changes", value=str(name)) for name in patch.get("files", ())),
+            ],
+        )
+    for name, version in sorted(inputs.toolchain.items()):
+        yield Component(
+            name=name, version=str(version), type=ComponentType.APPLICATION, bom_ref=f"tool:{name}"
+        )
+
+
+def _reference(kind: ExternalReferenceType, url: str) -> ExternalReference:
+    return ExternalReference(type=kind, url=XsUri(url))
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def statement(inputs: Inputs, wheel: Path) -> bytes:
+    """The in-toto v1 statement with a SLSA v1 provenance predicate, for a finished wheel."""
+    when = datetime.fromtimestamp(inputs.epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": wheel.name, "digest": {"sha256": file_sha256(wheel)}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": _BUILD_TYPE,
+                "externalParameters": json.loads(_plain(inputs.request)),
+                "internalParameters": {
+                    "plan": json.loads(_plain(inputs.plan)),
+                    "lock": inputs.lock.digest,
+                    "toolchain": dict(sorted(inputs.toolchain.items())),
+                },
+                "resolvedDependencies": list(_dependencies(inputs)),
+            },
+            "runDetails": {
+                "builder": {"id": "urn:vllm-armory:builder:local"},
+                "metadata": {"invocationId": inputs.fingerprint, "startedOn": when, "finishedOn": when},
+            },
+        },
+    }
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _dependencies(inputs: Inputs) -> Iterator[dict[str, Any]]:
+    vllm = inputs.lock.vllm
+    yield {"name": "vllm", "uri": f"git+{vllm.repository}", "digest": {"gitCommit": vllm.commit}}
+    for tree in inputs.lock.trees:
+        if tree.commit:
+            yield {"name": tree.name, "uri": f"git+{tree.repository}", "digest": {"gitCommit": tree.commit}}
+    for pin in inputs.downloads():
+        yield {"name": pin.filename, "uri": pin.url, "digest": {"sha256": pin.sha256}}
+    for patch in inputs.patches:
+        uri = f"urn:vllm-armory:patch:{patch['id']}:{patch['variant']}"
+        yield {"name": str(patch["variant"]), "uri": uri, "digest": {"sha256": str(patch["sha256"])}}
+
+
+def write_statement(inputs: Inputs, wheel: Path) -> Path:
+    """Write the statement beside a finished wheel."""
+    path = wheel.with_name(wheel.name.removesuffix(".whl") + STATEMENT)
+    write_atomic(path, statement(inputs, wheel))
+    return path
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a wheel says of its own build."""
+
+    plan: dict[str, Any]
+    request: dict[str, Any]
+    lock: str
+    """Digest of the lock it was built from."""
+    sha256: str
+    """Of the document."""
+
+
+def read(document: bytes) -> Recorded:
+    """The request and plan in a document of ours.
+
+    :raises ValueError: it is no such document.
+    """
+    try:
+        said = json.loads(document)["metadata"]["component"]["properties"]
+        values = {row["name"].removeprefix(_PREFIX): row["value"] for row in said}
+        plan, request = json.loads(values["plan"]), json.loads(values["request"])
+        return Recorded(plan, request, values["lock"], hashlib.sha256(document).hexdigest())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no document of a build: {error!r}") from error

@@ -1,0 +1,1 @@
+"""Host checks, the canary and failure signatures."""

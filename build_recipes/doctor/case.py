@@ -1,0 +1,59 @@
+"""One consultation: a machine, the device and tag it is for, and what a check may answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from build_recipes.device import Device
+from build_recipes.doctor.facts import numbers
+from build_recipes.doctor.machine import Machine, Toolkit
+from build_recipes.versions import VersionFacts
+
+Status = Literal["ok", "warning", "blocker", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    status: Status
+    seen: str
+    """What the machine shows."""
+    follows: str = ""
+    """What comes of it."""
+    fix: str = ""
+    """The command or step that mends it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the checks are given."""
+
+    machine: Machine
+    name: str | None
+    """Name of the device; None where none was asked for and the machine is none."""
+    device: Device | None
+    tag: str
+    """vLLM tag; empty where none was given."""
+    version: VersionFacts | None
+    """Facts on the tag's version."""
+
+    @property
+    def here(self) -> bool:
+        """Whether wheels for the device are to run on this very machine."""
+        return self.name is not None and self.machine.device == self.name
+
+    @property
+    def toolkit(self) -> Toolkit | None:
+        """The toolkit a build would use: CUDA_HOME's, else the newest of the system that fits the device."""
+        given = self.machine.environment.get("CUDA_HOME")
+        told = [toolkit for toolkit in self.machine.toolkits if toolkit.nvcc]
+        if given:
+            return next((toolkit for toolkit in self.machine.toolkits if toolkit.path == given), None)
+        return max(told, key=lambda toolkit: numbers(toolkit.nvcc or "0"), default=None)

@@ -1,0 +1,268 @@
+"""Checks on what a build needs: toolkit, compiler, Python, torch, architecture list, memory, disk."""
+
+from __future__ import annotations
+
+import re
+
+from packaging.specifiers import SpecifierSet
+
+from build_recipes.doctor.case import Case, Finding
+from build_recipes.doctor.facts import facts, minor, numbers
+from build_recipes.errors import ArchitectureMismatch
+from build_recipes.plan import TREE_GIB
+
+LOW_GIB = 8.0
+"""Memory a build wants beside its heaviest unit, GiB: the system, ninja, a second small unit."""
+
+
+def pair(case: Case) -> Finding | None:
+    """Whether the tag can work on the device at all."""
+    if case.version is None or case.name is None:
+        return None
+    if reason := case.version.refused.get(case.name):
+        return Finding(
+            "tag and device",
+            "blocker",
+            f"vLLM {case.tag} on {case.name}",
+            f"it {reason}",
+            f"--tag v{case.version.before} or newer",
+        )
+    return Finding("tag and device", "ok", f"vLLM {case.tag} on {case.name}")
+
+
+def architecture_list(case: Case) -> Finding | None:
+    """TORCH_CUDA_ARCH_LIST: for the device, and in a form that torch and vLLM keep."""
+    wanted = case.machine.environment.get("TORCH_CUDA_ARCH_LIST")
+    if not wanted:
+        return Finding(
+            "architecture list", "ok", "TORCH_CUDA_ARCH_LIST is not set", "the build sets the device's"
+        )
+    seen = f"TORCH_CUDA_ARCH_LIST={wanted}"
+    words = re.split(r"[ ;,]+", wanted.strip())
+    plain = {re.sub(r"(\+PTX|[af])$", "", word) for word in words}
+    if case.device is not None:
+        try:
+            case.device.check_arch(wanted)
+        except ArchitectureMismatch as error:
+            return Finding("architecture list", "blocker", seen, str(error.args[0]), error.advice)
+        return Finding("architecture list", "ok", seen)
+    if len(plain) < len(words):
+        return Finding(
+            "architecture list",
+            "blocker",
+            seen,
+            "two forms of one architecture: vLLM drops the plain one (#56548)",
+            "give one plain architecture",
+        )
+    if any(re.search(r"[af]$|\+PTX$", word) for word in words):
+        return Finding(
+            "architecture list",
+            "warning",
+            seen,
+            "vLLM drops forms with f (#36835) and +PTX; torch's extension builder rejects f",
+            "give one plain architecture",
+        )
+    return Finding(
+        "architecture list",
+        "unknown",
+        seen,
+        "no device was given to compare it with",
+        "invoke doctor --device thor",
+    )
+
+
+def target_variable(case: Case) -> Finding | None:
+    """VLLM_TARGET_DEVICE in the environment of a run decides the platform from 0.28 on."""
+    value = case.machine.environment.get("VLLM_TARGET_DEVICE")
+    if value in (None, "cuda"):
+        return None
+    return Finding(
+        "target",
+        "blocker",
+        f"VLLM_TARGET_DEVICE={value}",
+        "the build makes a CPU wheel, and from 0.28 on a run takes the CPU platform",
+        "unset VLLM_TARGET_DEVICE",
+    )
+
+
+def toolkit(case: Case) -> Finding | None:
+    """A CUDA toolkit that fits the device."""
+    given = case.machine.environment.get("CUDA_HOME")
+    found = case.toolkit
+    if given and found is None:
+        return Finding(
+            "CUDA toolkit",
+            "blocker",
+            f"CUDA_HOME={given} holds no nvcc",
+            "the build would use it and stop",
+            "unset CUDA_HOME",
+        )
+    if found is None:
+        seen = ", ".join(one.path for one in case.machine.toolkits)
+        if seen:
+            return Finding(
+                "CUDA toolkit",
+                "unknown",
+                f"{seen}: its version cannot be told",
+                "",
+                f"{case.machine.toolkits[0].path}/bin/nvcc --version",
+            )
+        return Finding("CUDA toolkit", "ok", "none found", "the build assembles one from PyPI's wheels")
+    seen = f"{found.path}, nvcc {found.nvcc}"
+    if case.device is not None and not SpecifierSet(case.device.cuda).contains(found.nvcc or "0"):
+        return Finding(
+            "CUDA toolkit",
+            "blocker" if given else "warning",
+            seen,
+            f"{case.name} needs CUDA {case.device.cuda}"
+            + ("" if given else "; the build assembles one from PyPI's wheels"),
+            "unset CUDA_HOME" if given else "apt-get install cuda-toolkit-13-0, or leave it to the build",
+        )
+    return Finding("CUDA toolkit", "ok", seen)
+
+
+def compiler(case: Case) -> Finding | None:
+    """GCC: new enough for the tag, not too new for the toolkit."""
+    gcc = case.machine.gcc
+    if gcc is None:
+        return Finding(
+            "GCC",
+            "unknown",
+            "no g++ was found or it did not say its version",
+            "a build needs one",
+            "apt-get install g++",
+        )
+    oldest = case.version.gcc if case.version else ""
+    if oldest and numbers(gcc) < numbers(oldest):
+        return Finding(
+            "GCC",
+            "blocker",
+            gcc,
+            f"vLLM {case.tag} needs GCC {oldest} or newer",
+            "apt-get install g++-13; export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
+        )
+    standard = case.version.cxx if case.version else 17
+    least = (10,) if standard >= 20 else (9,)
+    if numbers(gcc) < least:
+        return Finding(
+            "GCC",
+            "blocker",
+            gcc,
+            f"torch's headers need C++{standard}",
+            "apt-get install g++-13; export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
+        )
+    newest = facts().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
+    if newest and numbers(gcc)[0] > newest:
+        return Finding(
+            "GCC",
+            "blocker",
+            gcc,
+            f"nvcc {case.toolkit.nvcc if case.toolkit else ''} takes GCC up to {newest}",
+            f"apt-get install g++-{newest}; export CUDAHOSTCXX=g++-{newest}",
+        )
+    return Finding("GCC", "ok", gcc)
+
+
+def python(case: Case) -> Finding | None:
+    """Python in the tag's range."""
+    version = case.machine.python
+    if version is None:
+        return Finding("Python", "unknown", "it could not be told")
+    if case.version is None:
+        return Finding("Python", "ok", version)
+    here = numbers(minor(version))
+    first, last = case.version.python
+    if not tuple(first) <= here <= tuple(last):
+        wanted = f"{first[0]}.{first[1]} to {last[0]}.{last[1]}"
+        return Finding(
+            "Python",
+            "blocker",
+            version,
+            f"vLLM {case.tag} supports {wanted}",
+            "uv venv --python 3.12, then run ./inv with it",
+        )
+    return Finding("Python", "ok", version)
+
+
+def torch(case: Case) -> Finding | None:
+    """The torch that is installed: with CUDA, of the toolkit's major, with code for the device."""
+    found = case.machine.torch
+    if found is None:
+        return Finding("torch", "ok", "none found", "the build brings its own, by hash")
+    seen = f"{found.version}, CUDA {found.cuda or 'none'} ({found.path})"
+    mend = "pip install torch --index-url https://download.pytorch.org/whl/cu130, or build without --torch existing"
+    if found.cuda is None:
+        return Finding(
+            "torch",
+            "blocker",
+            seen,
+            "a build against it stops ('Unknown runtime environment') or makes a CPU wheel; no run either",
+            mend,
+        )
+    nvcc = case.toolkit.nvcc if case.toolkit else None
+    if nvcc and nvcc.split(".")[0] != found.cuda.split(".")[0]:
+        return Finding("torch", "blocker", seen, f"the toolkit is CUDA {nvcc}: another major", mend)
+    if case.device is not None and found.cuda.split(".")[0] != "13":
+        return Finding("torch", "blocker", seen, f"wheels for {case.name} are CUDA 13", mend)
+    if case.device is not None and found.architectures is not None:
+        loads = {f"sm_{number}" for number in case.device.cubins}
+        if not loads & {re.sub(r"[af]$", "", name) for name in found.architectures}:
+            return Finding(
+                "torch",
+                "blocker",
+                f"{seen}: {' '.join(found.architectures)}",
+                f"no code that loads on {case.device.capability}",
+                mend,
+            )
+    return Finding("torch", "ok", seen)
+
+
+def memory(case: Case) -> Finding | None:
+    """Room for the heaviest unit."""
+    have, swap = case.machine.memory_gib, case.machine.swap_gib or 0.0
+    if have is None:
+        return Finding("memory", "unknown", "it could not be read")
+    seen = f"{have} GiB and {swap} GiB of swap"
+    if case.device is None:
+        return Finding("memory", "ok", seen)
+    heaviest = facts().heaviest.get(case.device.capability)
+    if heaviest is None:
+        return Finding(
+            "memory", "unknown", seen, f"the heaviest unit for {case.device.capability} was not measured"
+        )
+    need = f"{heaviest.unit} takes {heaviest.gib} GiB" + ("" if heaviest.measured else " (assumed)")
+    if have + swap < heaviest.gib:
+        missing = int(heaviest.gib - have - swap) + 3
+        return Finding(
+            "memory", "blocker", seen, f"{need}: it cannot be compiled here",
+            f"fallocate -l {missing}G /swapfile && mkswap /swapfile && swapon /swapfile; or cross-compile elsewhere",
+        )  # fmt: skip
+    if have < heaviest.gib + LOW_GIB:
+        return Finding(
+            "memory",
+            "warning",
+            seen,
+            f"{need}: little else can be compiled beside it",
+            "invoke build --jobs 2",
+        )
+    return Finding("memory", "ok", seen, need)
+
+
+def disk(case: Case) -> Finding | None:
+    """Room for a build tree."""
+    free = case.machine.disk_gib
+    if free is None:
+        return Finding("disk", "unknown", "it could not be asked")
+    seen = f"{free} GiB free"
+    if free < TREE_GIB:
+        return Finding(
+            "disk",
+            "blocker",
+            seen,
+            f"a build tree takes about {TREE_GIB} GiB",
+            "VLLM_ARMORY_BUILD=/big/disk invoke build ...",
+        )
+    return Finding("disk", "ok", seen)
+
+
+CHECKS = (pair, architecture_list, target_variable, toolkit, compiler, python, torch, memory, disk)

@@ -1,0 +1,84 @@
+"""``invoke doctor``: a machine, a device and a tag in; what is well and what is not out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from build_recipes import device as device_table
+from build_recipes import versions
+from build_recipes.doctor import checks_build, checks_run
+from build_recipes.doctor.asking import ask_machine
+from build_recipes.doctor.case import Case, Finding
+from build_recipes.doctor.machine import Machine, read_machine
+from build_recipes.errors import CouldNotCheck, DoctorBlocker
+from build_recipes.paths import Places
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor found."""
+
+    machine: Machine
+    device: str | None
+    tag: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def blockers(self) -> tuple[Finding, ...]:
+        """What stops a build or a run."""
+        return tuple(found for found in self.findings if found.status == "blocker")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {
+            "machine": self.machine.as_dict(),
+            "device": self.device,
+            "tag": self.tag,
+            "findings": [found.as_dict() for found in self.findings],
+            "blockers": len(self.blockers),
+        }
+
+
+def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
+    """Check a machine for a device (its own where none is given) and a vLLM tag.
+
+    :raises UnknownDevice: no such device.
+    :raises UnknownTag: no such tag; NotATag: it is none.
+    """
+    name = device or machine.device
+    entry = device_table.device(name) if name else None
+    facts = versions.for_version(versions.check_known(tag)) if tag else None
+    case = Case(machine, name, entry, tag, facts)
+    found = [check(case) for check in (*checks_run.CHECKS, *checks_build.CHECKS)]
+    return Report(machine, name, tag, tuple(one for one in found if one is not None))
+
+
+def doctor(device: str, tag: str, root: str, python: str) -> Report:
+    """What ``invoke doctor`` does.
+
+    :param root: folder of another machine's files; this machine is asked where it is empty.
+    :raises CouldNotCheck: there is no such folder.
+    """
+    if not root:
+        return consult(ask_machine(Places.from_environment(), Path(python) if python else None), device, tag)
+    if not Path(root).is_dir():
+        raise CouldNotCheck(
+            f"{root} is no folder", "give the root of a machine's files, such as tests/snapshots/thor"
+        )
+    return consult(read_machine(Path(root)), device, tag)
+
+
+def check(report: Report) -> None:
+    """Refuse a machine with blockers.
+
+    :raises DoctorBlocker: names them; the first one's fix is the advice.
+    """
+    blockers = report.blockers
+    if blockers:
+        first = blockers[0]
+        names = ", ".join(found.check for found in blockers)
+        raise DoctorBlocker(
+            f"{len(blockers)} blocker{'s' * (len(blockers) > 1)}: {names}", first.fix or "see above"
+        )

@@ -1,0 +1,249 @@
+"""The doctor on snapshots of machines, on machines made up of one fault each, and on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from build_recipes.doctor.asking import ask_machine
+from build_recipes.doctor.consult import Report, check, consult, doctor
+from build_recipes.doctor.machine import Machine, Toolkit, Torch, Triton, read_machine
+from build_recipes.errors import CouldNotCheck, DoctorBlocker, UnknownDevice, UnknownTag
+from build_recipes.paths import Places
+
+PROJECT = Path(__file__).parent.parent
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+def snapshot(name: str) -> Machine:
+    return read_machine(SNAPSHOTS / name)
+
+
+def statuses(report: Report, *wanted: str) -> dict[str, str]:
+    """Check to status, of those with a wanted status."""
+    return {found.check: found.status for found in report.findings if found.status in wanted}
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (
+            "thor",
+            {
+                "device": "thor",
+                "machine": "aarch64",
+                "l4t": "38.2.0",
+                "jetpack": "7.0",
+                "driver_cuda": "13.0",
+            },
+        ),
+        (
+            "thor-container",
+            {"device": "thor", "l4t": None, "jetpack": None, "driver": None, "nvml": "absent"},
+        ),
+        (
+            "orin-nx",
+            {"device": "orin", "l4t": "36.4.3", "jetpack": "6.2", "driver": "540.4.0", "driver_cuda": "12.6"},
+        ),
+        ("orin-r39", {"device": "orin", "l4t": "39.2.0", "jetpack": None, "driver": None, "nvml": None}),
+        (
+            "spark",
+            {"device": "spark", "driver": "580.142", "driver_cuda": "13.0", "gcc": "13.3.0", "cores": 20},
+        ),
+        ("spark-gcc10", {"device": "spark", "driver": None, "gcc": "10.5.0", "memory_gib": None}),
+        ("gh200", {"device": "gh200", "driver": "560.35.05", "driver_cuda": "12.6", "glibc": "2.35"}),
+        ("h200", {"device": "h200", "driver": "580.159.04", "driver_cuda": "13.0", "glibc": "2.39"}),
+        ("arm-server", {"device": None, "machine": "aarch64", "driver": None, "cores": 64}),
+        ("x86-host", {"device": None, "machine": "x86_64", "driver": None, "memory_gib": 23.5}),
+    ],
+)
+def test_what_a_snapshot_shows(name: str, facts: dict[str, object]) -> None:
+    seen = dataclasses.asdict(snapshot(name))
+    assert {key: seen[key] for key in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "blockers", "warnings"),
+    [
+        ("thor", "v0.12.0", [], ["Triton"]),
+        ("thor", "v0.28.0", [], []),
+        ("thor", "v0.11.0", ["tag and device"], ["Triton"]),
+        ("thor-container", "v0.28.0", ["NVML"], []),
+        ("orin-nx", "v0.12.0", ["JetPack", "driver", "glibc"], ["CUDA toolkit", "memory"]),
+        ("orin-nx", "v0.32.0", ["GCC", "JetPack", "Python", "driver", "glibc"], ["CUDA toolkit", "memory"]),
+        ("orin-r39", "v0.12.0", [], []),
+        ("spark", "v0.20.0", [], []),
+        ("spark-gcc10", "v0.24.0", ["GCC", "torch"], []),
+        ("gh200", "v0.12.0", ["driver"], ["CUDA toolkit"]),
+        ("gh200", "v0.32.0", ["GCC", "driver"], ["CUDA toolkit"]),
+        ("h200", "v0.12.0", [], []),
+        ("arm-server", "v0.12.0", [], []),
+        ("x86-host", "v0.12.0", [], []),
+        ("x86-host", "v0.32.0", ["GCC"], []),
+    ],
+)
+def test_what_the_doctor_says_of_a_snapshot(
+    name: str, tag: str, blockers: list[str], warnings: list[str]
+) -> None:
+    report = consult(snapshot(name), tag=tag)
+    assert sorted(statuses(report, "blocker")) == blockers
+    assert sorted(statuses(report, "warning")) == warnings
+    for found in report.findings:
+        if found.status == "blocker":
+            assert found.follows and found.fix, found
+
+
+FIT = dataclasses.replace(
+    read_machine(SNAPSHOTS / "thor"),
+    nvml="1 device",
+    disk_gib=100.0,
+    toolkits=(Toolkit("/usr/local/cuda-13.0", "13.0.88"),),
+)
+"""A Thor that nothing is wrong with."""
+
+
+def test_a_sound_machine_has_no_complaint() -> None:
+    report = consult(FIT, tag="v0.28.0")
+    assert not statuses(report, "warning", "blocker", "unknown")
+    check(report)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "says"),
+    [
+        ({"torch": Torch("/x/torch", "2.10.0", None)}, "torch", "Unknown runtime environment"),
+        ({"torch": Torch("/x/torch", "2.9.0+cu129", "12.9")}, "torch", "another major"),
+        ({"torch": Torch("/x/torch", "2.11.0", "13.0", ("sm_80", "sm_90"))}, "torch", "no code that loads"),
+        ({"toolkits": (Toolkit("/usr/local/cuda-13.2", "13.2.20"),)}, "PTX", "unsupported toolchain"),
+        ({"triton": Triton("3.6.0", "12.9")}, "Triton", "sm_110a"),
+        ({"triton": Triton("3.5.0", "12.8")}, "Triton", "sm_110a"),
+        ({"driver": "540.4.0", "driver_cuda": None}, "driver", "needs driver 580"),
+        ({"gcc": "11.2.0"}, "GCC", "needs GCC 11.3"),
+        ({"gcc": "16.1.0"}, "GCC", "takes GCC up to 15"),
+        (
+            {"environment": {"TORCH_CUDA_ARCH_LIST": "9.0"}},
+            "architecture list",
+            "does not run on Jetson AGX Thor",
+        ),
+        ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0f"}}, "architecture list", "suffix"),
+        ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0 11.0a"}}, "architecture list", "contradicts"),
+        ({"environment": {"VLLM_TARGET_DEVICE": "cpu"}}, "target", "CPU wheel"),
+        ({"environment": {"CUDA_HOME": "/nowhere"}}, "CUDA toolkit", "would use it and stop"),
+        ({"memory_gib": 8.0}, "memory", "cannot be compiled here"),
+        ({"disk_gib": 3.0}, "disk", "a build tree takes"),
+        ({"nvml": "absent", "marks": ()}, "NVML", "Device string must not be empty"),
+        ({"nvml": "0 devices"}, "NVML", "Device string must not be empty"),
+        ({"nvml": "Driver/library version mismatch"}, "NVML", "Device string must not be empty"),
+        ({"glibc": "2.35"}, "glibc", "manylinux_2_39_aarch64"),
+        ({"python": "3.9.18"}, "Python", "supports 3.10 to 3.14"),
+    ],
+)
+def test_each_fault_is_a_blocker_and_alone(fault: dict[str, object], name: str, says: str) -> None:
+    report = consult(dataclasses.replace(FIT, **fault), tag="v0.24.0" if name != "Triton" else "v0.12.0")  # type: ignore[arg-type]
+    blockers = report.blockers
+    assert [found.check for found in blockers] == [name]
+    assert says in blockers[0].follows
+    with pytest.raises(DoctorBlocker) as caught:
+        check(report)
+    assert caught.value.exit_code == 64
+    assert caught.value.advice == blockers[0].fix
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status"), [("10.0 10.0a", "blocker"), ("12.1f", "warning"), ("11.0", "unknown"), ("9.0+PTX", "warning")]
+)  # fmt: skip
+def test_forms_that_are_dropped_are_told_without_a_device(wanted: str, status: str) -> None:
+    machine = dataclasses.replace(snapshot("arm-server"), environment={"TORCH_CUDA_ARCH_LIST": wanted})
+    assert {f.check: f.status for f in consult(machine).findings}["architecture list"] == status
+
+
+def test_memory_that_nvml_does_not_report_is_a_warning() -> None:
+    report = consult(dataclasses.replace(FIT, nvml="1 device, memory not supported"), tag="v0.28.0")
+    assert statuses(report, "warning", "blocker") == {"NVML": "warning"}
+
+
+def test_a_build_for_another_device_asks_nothing_of_the_run() -> None:
+    report = consult(snapshot("x86-host"), "thor", "v0.28.0")
+    assert not report.blockers
+    assert not {"driver", "NVML", "PTX", "JetPack"} & {found.check for found in report.findings}
+
+
+def test_a_root_without_proc_is_unknown_and_no_error(tmp_path: Path) -> None:
+    machine = read_machine(tmp_path)
+    told = {
+        key: value for key, value in dataclasses.asdict(machine).items() if value not in (None, (), {}, False)
+    }
+    assert told == {"root": str(tmp_path)}
+    assert set(statuses(consult(machine), "unknown")) >= {
+        "machine",
+        "glibc",
+        "GCC",
+        "Python",
+        "memory",
+        "disk",
+    }
+    with pytest.raises(CouldNotCheck, match="is no folder"):
+        doctor("", "", str(tmp_path / "none"), "")
+
+
+def test_garbage_in_every_file_is_unknown_and_no_error(tmp_path: Path) -> None:
+    shutil.copytree(SNAPSHOTS / "gh200", tmp_path / "root")
+    for path in (tmp_path / "root").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\xff\x00 rubbish\n" * 3)
+    machine = read_machine(tmp_path / "root")
+    assert (machine.driver, machine.gpus, machine.memory_gib, machine.gcc) == (None, (), None, None)
+    assert machine.toolkits == (Toolkit("/usr/local/cuda-12.4", None),)
+
+
+def test_names_that_do_not_exist() -> None:
+    with pytest.raises(UnknownDevice):
+        consult(FIT, "tohr")
+    with pytest.raises(UnknownTag):
+        consult(FIT, "thor", "v0.12.9")
+
+
+def test_this_machine_is_asked(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real compiler, a torch that is only a version file, and an nvcc that is a script: as the doctor asks."""
+    site = tmp_path / "env/lib/python3/site-packages"
+    (site / "torch").mkdir(parents=True)
+    (site / "torch/version.py").write_text("__version__ = '2.10.0+cpu'\ncuda: Optional[str] = None\n")
+    nvcc = tmp_path / "cuda/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.1, V13.1.80'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    machine = ask_machine(places, Path(sys.executable))
+    expected = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True)
+    assert machine.gcc == expected.stdout.strip()
+    assert machine.cores and machine.cores <= len(os.sched_getaffinity(0))
+    assert machine.memory_gib and machine.disk_gib and machine.glibc and machine.python
+    assert machine.nvml is not None
+    assert machine.torch == Torch(str(site / "torch"), "2.10.0+cpu", None)
+    report = consult(machine, "thor", "v0.12.0")
+    found = {one.check: one for one in report.findings}
+    assert found["torch"].status == found["architecture list"].status == "blocker"
+    assert found["CUDA toolkit"].seen == f"{tmp_path / 'cuda'}, nvcc 13.1.80"
+
+
+def test_the_task_prints_json_and_exits_64() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "invoke", "doctor", "--root", str(SNAPSHOTS / "orin-nx"), "--json"],
+        capture_output=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    document = json.loads(answer.stdout)
+    assert answer.returncode == 64
+    assert document["blockers"] == 3 and document["device"] == "orin"
+    assert document["machine"]["disk_gib"] is None
+    assert b"Traceback" not in answer.stderr and b"next" in answer.stderr

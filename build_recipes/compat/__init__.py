@@ -1,0 +1,1 @@
+"""verify-omni: does this vLLM work with this vllm-omni."""

@@ -1,0 +1,145 @@
+"""Small readings of syntax trees that the surface and the flow share."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+OTHER_PLATFORMS = frozenset(
+    {"rocm", "npu", "xpu", "musa", "tpu", "hpu", "neuron", "cpu", "ascend", "hip", "mps"}
+)
+"""Platforms a CUDA build is not. ``is_rocm()`` and the like are taken as false, ``is_cuda()`` as true."""
+
+TRUE, FALSE, TRUE_HERE, FALSE_HERE, UNKNOWN = 1, 0, 2, 3, -1
+_NOT = {TRUE: FALSE, FALSE: TRUE, TRUE_HERE: FALSE_HERE, FALSE_HERE: TRUE_HERE, UNKNOWN: UNKNOWN}
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """``a.b.c`` as its parts; empty for anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        parts.append(node.id)
+        parts.reverse()
+        return parts
+    return []
+
+
+def name_of(node: ast.expr) -> str:
+    """A decorator or base class as written: the dotted name, without call or subscript; ``?`` otherwise."""
+    while isinstance(node, (ast.Call, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return ".".join(dotted(node)) or "?"
+
+
+def text_of(node: ast.expr | None) -> str | None:
+    """The value of a string constant; None for anything else."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def source_module(statement: ast.ImportFrom) -> str:
+    """The module of a from-import as written, with its leading dots."""
+    return "." * statement.level + (statement.module or "")
+
+
+def truth(test: ast.expr) -> int:
+    """What a branch's condition is known to be, on a CUDA machine that runs a recent Python."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _NOT[truth(test.operand)]
+    if isinstance(test, ast.Constant):
+        return TRUE if test.value else FALSE
+    if isinstance(test, ast.BoolOp):
+        return _joined([truth(value) for value in test.values], isinstance(test.op, ast.And))
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        return _compared(test)
+    if isinstance(test, ast.Call):
+        return _predicate(dotted(test.func)[-1:])
+    last = dotted(test)[-1:]
+    return FALSE if last == ["TYPE_CHECKING"] else UNKNOWN
+
+
+def _joined(values: list[int], every: bool) -> int:
+    decisive = (FALSE, FALSE_HERE) if every else (TRUE, TRUE_HERE)
+    for value in decisive:
+        if value in values:
+            return value
+    if UNKNOWN in values:
+        return UNKNOWN
+    weaker = TRUE_HERE if every else FALSE_HERE
+    return weaker if weaker in values else values[0]
+
+
+def _predicate(last: list[str]) -> int:
+    if not last or not last[0].startswith("is_"):
+        return UNKNOWN
+    platform = last[0][3:].removesuffix("_platform")
+    if platform in ("cuda", "cuda_alike"):
+        return TRUE_HERE
+    return FALSE_HERE if platform in OTHER_PLATFORMS else UNKNOWN
+
+
+def _compared(test: ast.Compare) -> int:
+    right = test.comparators[0]
+    left = dotted(test.left)
+    if left == ["__name__"] and text_of(right) == "__main__":
+        return FALSE if isinstance(test.ops[0], ast.Eq) else TRUE
+    if left[-1:] == ["version_info"] and isinstance(right, ast.Tuple):
+        try:
+            wanted = ast.literal_eval(right)
+        except ValueError:
+            return UNKNOWN
+        if isinstance(test.ops[0], (ast.GtE, ast.Gt)) and wanted <= (3, 11):
+            return TRUE
+        if isinstance(test.ops[0], (ast.Lt, ast.LtE)) and wanted <= (3, 11):
+            return FALSE
+    return UNKNOWN
+
+
+def bound_names(target: ast.expr) -> Iterator[str]:
+    """Names bound by an assignment target."""
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for element in target.elts:
+            yield from bound_names(element)
+    elif isinstance(target, ast.Starred):
+        yield from bound_names(target.value)
+
+
+def is_try(node: ast.stmt) -> TypeGuard[ast.Try]:
+    """A ``try`` statement, also one with ``except*`` (a class of its own from Python 3.11 on)."""
+    return type(node).__name__ in ("Try", "TryStar")
+
+
+def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The statement lists inside a compound statement that is no definition."""
+    for field in ("body", "orelse", "finalbody"):
+        value = getattr(statement, field, None)
+        if value:
+            yield value
+    for handler in getattr(statement, "handlers", ()):
+        yield handler.body
+    for case in getattr(statement, "cases", ()):
+        yield case.body
+
+
+def leaves(block: list[ast.stmt]) -> bool:
+    """Whether a block surely ends in ``return``, ``raise``, ``continue`` or ``break``."""
+    if not block:
+        return False
+    last = block[-1]
+    if isinstance(last, (ast.Return, ast.Raise, ast.Continue, ast.Break)):
+        return True
+    if isinstance(last, ast.If):
+        return leaves(last.body) and leaves(last.orelse)
+    if isinstance(last, ast.With):
+        return leaves(last.body)
+    if isinstance(last, ast.Try):
+        return (leaves(last.body) or leaves(last.orelse)) and all(leaves(h.body) for h in last.handlers)
+    return False

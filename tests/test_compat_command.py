@@ -1,0 +1,199 @@
+"""`invoke verify-omni` as a user meets it: files, defaults, exit codes, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from compat_trees import write
+
+from build_recipes.compat import releases
+from build_recipes.compat.check import Checker, default_tag
+from build_recipes.compat.command import Options, verify
+from build_recipes.errors import ArmoryError, CouldNotCheck, OmniBreaks, UnknownTag, UnsafeArchive
+from build_recipes.paths import Places
+
+
+def _wheel(path: Path, files: dict[str, str], name: str = "vllm-omni", version: str = "1.0") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, text in files.items():
+            archive.writestr(member, text)
+        info = f"{name.replace('-', '_')}-{version}.dist-info/METADATA"
+        archive.writestr(info, f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return path
+
+
+def _sdist(path: Path, files: dict[str, str], top: str = "vllm-1.0") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member, text in {"PKG-INFO": "Name: vllm\nVersion: 1.0\n", **files}.items():
+            entry = tarfile.TarInfo(f"{top}/{member}")
+            entry.size = len(text)
+            archive.addfile(entry, BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture
+def omni(tmp_path: Path) -> Path:
+    return _wheel(
+        tmp_path / "vllm_omni-1.0-py3-none-any.whl", {"vllm_omni/__init__.py": "from vllm import LLM\n"}
+    )
+
+
+def _verify(omni: Path | str, vllm: Path | str = "", tag: str = "", json: bool = False) -> None:
+    verify(Options(tag=tag, omni=str(omni), vllm=str(vllm), json=json))
+
+
+def test_the_document(places: Places, tmp_path: Path, omni: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vllm = _sdist(tmp_path / "vllm-1.0.tar.gz", {"vllm/__init__.py": "", "vllm/llm.py": "class LLM: ...\n"})
+    with pytest.raises(OmniBreaks) as caught:
+        _verify(omni, vllm, json=True)
+    assert caught.value.exit_code == 62
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["omni", "vllm", "verdict", "breaks", "calls", "warnings", "suggest"]
+    assert (document["omni"], document["vllm"], document["verdict"]) == ("1.0", "1.0", "breaks")
+    assert document["breaks"] == [
+        {
+            "module": "vllm",
+            "name": "LLM",
+            "file": "vllm_omni/__init__.py",
+            "line": 1,
+            "kind": "missing-name",
+            "tier": "entry",
+            "guard": None,
+            "chain": ["vllm_omni"],
+            "moved_to": "vllm.llm",
+        }
+    ]
+
+
+def test_no_break_is_never_called_compatible(
+    places: Places, tmp_path: Path, omni: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vllm = _sdist(tmp_path / "vllm-1.0.tar.gz", {"vllm/__init__.py": "LLM = 1\n"})
+    _verify(omni, vllm)
+    seen = capsys.readouterr()
+    assert "no import break found" in seen.err
+    assert "compatible" not in seen.err + seen.out
+
+
+def test_the_same_file_is_parsed_once(places: Places, tmp_path: Path, omni: Path) -> None:
+    vllm = _sdist(tmp_path / "vllm-1.0.tar.gz", {"vllm/__init__.py": "LLM = 1\n"})
+    _verify(omni, vllm)
+    checker = Checker(places)
+    left, right = checker.file(str(omni), "vllm_omni"), checker.file(str(vllm), "vllm")
+    assert left._contents is None and right._contents is None
+    checker.judge(left, right)
+    assert left._contents is None and right._contents is None
+
+
+def test_trees_by_folder_and_by_package(places: Places, tmp_path: Path) -> None:
+    write(tmp_path / "o", "vllm_omni", {"__init__.py": "from vllm import LLM"})
+    write(tmp_path / "v", "vllm", {"__init__.py": "LLM = 1"})
+    _verify(tmp_path / "o", tmp_path / "v")
+    _verify(tmp_path / "o" / "vllm_omni", tmp_path / "v" / "vllm")
+    (tmp_path / "v" / "vllm" / "__init__.py").write_text("")
+    with pytest.raises(OmniBreaks):
+        _verify(tmp_path / "o", tmp_path / "v")
+
+
+def _bad_files(folder: Path) -> list[tuple[Path, type[ArmoryError], str]]:
+    folders = [folder / str(number) for number in range(9)]
+    for entry in folders:
+        entry.mkdir()
+    wheel, module = "vllm-1-py3-none-any.whl", {"vllm/__init__.py": "x" * 9}
+    return [
+        (
+            _wheel(folders[0] / "numpy.whl", {"numpy/__init__.py": ""}, "numpy"),
+            CouldNotCheck,
+            "it is numpy 1",
+        ),
+        (_cut(_wheel(folders[1] / wheel, module)), CouldNotCheck, "cut short"),
+        (_cut(_sdist(folders[2] / "vllm-1.tar.gz", module)), CouldNotCheck, "cut short"),
+        (_wheel(folders[3] / wheel, {"../vllm/__init__.py": ""}), UnsafeArchive, "../vllm"),
+        (_wheel(folders[4] / wheel, {"/vllm/__init__.py": ""}), UnsafeArchive, "/vllm"),
+        (_sdist(folders[5] / "vllm-1.tar.gz", {"../../vllm/x.py": ""}), UnsafeArchive, "../../vllm"),
+        (folders[6] / "absent.whl", CouldNotCheck, "does not exist"),
+        (_text(folders[7] / "vllm.txt"), CouldNotCheck, "no wheel, sdist or folder"),
+        (_text(folders[8] / "x.py").parent, CouldNotCheck, "holds no package vllm"),
+    ]
+
+
+def test_bad_files(places: Places, tmp_path: Path, omni: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, error, says in _bad_files(tmp_path):
+        with pytest.raises(error) as caught:
+            _verify(omni, path, json=True)
+        assert says in caught.value.args[0]
+        assert caught.value.advice
+        document = json.loads(capsys.readouterr().out)
+        assert document["verdict"] == "unknown" and document["breaks"] == []
+        assert document["error"] == caught.value.args[0]
+
+
+def _cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-60])
+    return path
+
+
+def _text(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("text")
+    return path
+
+
+def _list(places: Places, package: str, *versions: str) -> None:
+    """Let the cache hold a listing, as an earlier run leaves it."""
+    entries = [
+        releases.Release(version=v, filename=f"{v}.whl", url="https://0.0.0.0/x", sha256="00")
+        for v in versions
+    ]
+    found = releases.Listing(project=package, read=9e9, releases=entries)
+    import msgspec
+
+    path = places.cache / "compat" / f"releases-{releases.PROJECTS[package]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(found))
+
+
+def test_versions_that_do_not_exist(places: Places, omni: Path) -> None:
+    _list(places, "vllm", "0.11.0", "0.12.0", "0.14.0", "0.14.1")
+    _list(places, "vllm_omni", "0.12.0rc1", "0.14.0")
+    with pytest.raises(UnknownTag, match=r"nearest are v0.14.1, v0.14.0"):
+        _verify(omni, tag="v0.14.2")
+    with pytest.raises(CouldNotCheck, match="nearest are") as caught:
+        checker = Checker(places)
+        checker.release("vllm_omni", "0.15.0")
+    assert caught.value.exit_code == 63
+    assert releases.listing("vllm", places).get("v0.14.1").version == "0.14.1"
+
+
+def test_an_index_that_cannot_be_reached(places: Places, omni: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from build_recipes.sources import registry
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr(registry, "ATTEMPTS", 1)
+    registry.packages.cache_clear()
+    with pytest.raises(CouldNotCheck, match="not known") as caught:
+        _verify(omni, tag="v0.12.0")
+    assert "--omni FILE --vllm FILE" in caught.value.advice
+
+
+def test_the_default_tag(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from build_recipes import paths
+
+    monkeypatch.setattr(paths, "LOCKS", tmp_path / "locks")
+    with pytest.raises(ArmoryError, match="no wheel is built"):
+        default_tag(places)
+    (tmp_path / "locks").mkdir()
+    for tag in ("v0.9.2", "v0.12.0", "v0.11.0"):
+        (tmp_path / "locks" / f"{tag}.toml").touch()
+    assert default_tag(places) == "v0.12.0"
+    for age, version in ((50, "0.14.0+cu131"), (90, "0.20.0")):
+        path = places.wheels / f"vllm-{version}-cp38-abi3-manylinux_2_39_aarch64.whl"
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert default_tag(places) == "v0.14.0"

@@ -1,0 +1,104 @@
+"""The import tier: a real process, real imports of small packages, and whose fault a failure is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from compat_trees import Bench
+
+from build_recipes.compat.command import differs
+from build_recipes.compat.environment import unpack
+from build_recipes.compat.imports import Imports, Job, import_all, modules_in_order
+from build_recipes.compat.verdict import judge
+from build_recipes.errors import CouldNotCheck
+
+VLLM = {
+    "__init__.py": "from ._version import __version__",
+    "config.py": "class Base: ...\n",
+    "c.py": "import vllm._C as c",
+}
+
+
+def _run(tmp_path: Path, omni: dict[str, str], vllm: dict[str, str] = VLLM, limit: float = 60) -> Imports:
+    bench = Bench(tmp_path)
+    left, right = bench.tree("vllm_omni", omni), bench.tree("vllm", vllm, "9.8.7")
+    paths = [unpack(right, tmp_path / "v"), unpack(left, tmp_path / "o")]
+    order = modules_in_order(left, ["vllm_omni"])
+    products = ["vllm._version", "vllm._C"]
+    return import_all(Job("stub", Path(sys.executable), paths, order, products, "9.8.7", tmp_path, limit))
+
+
+@pytest.mark.parametrize(
+    ("source", "fault", "asked"),
+    [
+        ("from vllm.config import Gone", "vllm", "vllm.config.Gone"),
+        ("import vllm.gone.deep", "vllm", "vllm.gone"),
+        ("import vllm.config\nvllm.config.Gone", "vllm", "vllm.config.Gone"),
+        ("from vllm.config import Base\nBase.gone", "vllm", "Base.gone"),
+        ("from vllm.config import Base\nBase(1)", "vllm", ""),
+        ("from vllm_omni.good import nothing", "own-bug", "vllm_omni.good.nothing"),
+        ("raise ValueError('its own')", "own-bug", ""),
+        ("import no_such_project", "other-dependency", "no_such_project"),
+        ("from json import nothing", "other-dependency", "json.nothing"),
+        ("import vllm_ascend", "environment", "vllm_ascend"),
+        ("raise RuntimeError('Torch not compiled with CUDA enabled')", "environment", ""),
+        ("import vllm.c\nvllm.c.c.run()", "environment", ""),
+    ],
+)
+def test_whose_fault(tmp_path: Path, source: str, fault: str, asked: str) -> None:
+    found = _run(
+        tmp_path,
+        {
+            "bad.py": source,
+            "good.py": "from vllm._C import op\nimport vllm\nassert vllm.__version__ == '9.8.7'",
+        },
+    )
+    assert [(f.module, f.fault, f.asked, f.file) for f in found.failures] == [
+        ("vllm_omni.bad", fault, asked, "vllm_omni/bad.py")
+    ]
+
+
+def test_a_package_that_fails_hides_nothing_below_it(tmp_path: Path) -> None:
+    found = _run(
+        tmp_path, {"__init__.py": "from vllm import gone", "a.py": "from vllm.config import lost", "b.py": ""}
+    )
+    assert [(f.module, f.asked) for f in found.failures] == [
+        ("vllm_omni", "vllm.gone"),
+        ("vllm_omni.a", "vllm.config.lost"),
+    ]
+
+
+def test_a_crash_costs_one_module(tmp_path: Path) -> None:
+    crash = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
+    found = _run(tmp_path, {"a.py": crash, "b.py": "import vllm.gone", "c.py": "raise SystemExit(3)"})
+    told = sorted((f.module, f.error) for f in found.failures)
+    assert told == [
+        ("vllm_omni.a", "crash"),
+        ("vllm_omni.b", "ModuleNotFoundError"),
+        ("vllm_omni.c", "SystemExit"),
+    ]
+
+
+def test_time_is_limited(tmp_path: Path) -> None:
+    with pytest.raises(CouldNotCheck, match="longer than"):
+        _run(tmp_path, {"a.py": "import time\ntime.sleep(60)"}, limit=2)
+
+
+def test_an_environment_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CouldNotCheck, match="cannot be run"):
+        import_all(Job("run", tmp_path / "bin" / "python", [], ["x"], [], "", tmp_path, 5))
+
+
+def test_what_differs_between_static_and_real(tmp_path: Path) -> None:
+    """A metaclass that refuses its subclasses: no name tells it, only the import does."""
+    vllm = {
+        **VLLM,
+        "config.py": "class Base:\n    def __init_subclass__(cls): raise TypeError('no base of yours')\n",
+    }
+    omni = {"a.py": "from vllm.config import Base\nclass Mine(Base): ...", "b.py": "from vllm import gone"}
+    bench = Bench(tmp_path / "static")
+    report = judge(bench.tree("vllm_omni", omni), bench.tree("vllm", vllm))
+    found = _run(tmp_path, omni, vllm)
+    assert differs(report, found) == ["only real: vllm_omni/a.py:2 TypeError: no base of yours"]

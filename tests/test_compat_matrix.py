@@ -1,0 +1,205 @@
+"""The matrix on small releases, the page, the suggestions, and the defaults that rest on them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from build_recipes.compat import heatmap, matrix, releases, suggest
+from build_recipes.compat.archive import digest
+from build_recipes.compat.check import Asked, Checker
+from build_recipes.compat.page import page
+from build_recipes.errors import CouldNotCheck
+from build_recipes.paths import Places
+
+OMNI = {
+    "1.0rc1": {"__init__.py": "from vllm.config import Old"},
+    "1.1": {"__init__.py": "from vllm_omni import w\nfrom vllm.config import New", "w.py": "x = 1"},
+    "1.2": {
+        "__init__.py": "try:\n    from vllm_omni import w\nexcept ImportError:\n    from vllm.config import Fallback",
+        "w.py": "from vllm.config import New\nfrom vllm_omni.h import run\nrun()",
+        "h.py": "def run():\n    from vllm.late import thing",
+        "models/m/m.py": "from vllm.config import New, Newest",
+        "platforms/npu/w.py": "from vllm.nowhere import x",
+    },
+}
+VLLM = {
+    "1.0.0": {"config.py": "class Old: ...", "late.py": "thing = 1"},
+    "1.1.0": {"config.py": "class Old: ...\nclass New: ...", "late.py": "thing = 1"},
+    "1.1.1": {"config.py": "class New: ...\nclass Fallback: ...", "late.py": ""},
+    "1.2.0": {
+        "config.py": "class New: ...\nclass Newest: ...",
+        "late.py": "thing = 1",
+        "old.py": "class Old: ...",
+    },
+}
+EXPECTED = {
+    "1.0rc1": [0, 0, 1, 1],
+    "1.1": [1, 0, 0, 0],
+    "1.2": [4, 1, 2, 0],
+}
+
+
+def _release(places: Places, package: str, version: str, files: dict[str, str]) -> releases.Release:
+    """A release in the cache, as a download leaves it."""
+    path = places.cache / (
+        f"{package}-{version}-py3-none-any.whl" if package == "vllm_omni" else f"vllm-{version}.tar.gz"
+    )
+    members = {f"{package}/{name}": text for name, text in {"__init__.py": "", **files}.items()}
+    project = package.replace("_", "-")
+    meta = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+    if package == "vllm_omni":
+        with zipfile.ZipFile(path, "w") as wheel:
+            for name, text in {**members, f"{package}-{version}.dist-info/METADATA": meta}.items():
+                wheel.writestr(name, text)
+    else:
+        with tarfile.open(path, "w:gz") as sdist:
+            for name, text in {**members, "PKG-INFO": meta}.items():
+                entry = tarfile.TarInfo(f"vllm-{version}/{name}")
+                entry.size = len(text)
+                sdist.addfile(entry, BytesIO(text.encode()))
+    sha256 = digest(path)
+    target = places.downloads / sha256 / path.name
+    target.parent.mkdir(parents=True)
+    path.rename(target)
+    return releases.Release(version=version, filename=path.name, url="http://127.0.0.1:9/x", sha256=sha256)
+
+
+@pytest.fixture
+def published(places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Places:
+    monkeypatch.setattr(suggest, "SHIPPED", tmp_path / "none.toml")
+    for package, versions in (("vllm_omni", OMNI), ("vllm", VLLM)):
+        found = [_release(places, package, version, files) for version, files in versions.items()]
+        _listing(places, package, found)
+    return places
+
+
+def _listing(places: Places, package: str, found: list[releases.Release]) -> None:
+    path = places.cache / "compat" / f"releases-{releases.PROJECTS[package]}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.encode(releases.Listing(project=package, read=9e9, releases=found)))
+
+
+def _numbers(found: matrix.Matrix) -> dict[str, list[int]]:
+    return {o: [found.cells[o, v].decisive for v in found.vllm] for o in found.omni}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_pairs(published: Places, workers: int) -> None:
+    found = matrix.compute(published, workers=workers)
+    assert _numbers(found) == EXPECTED
+    assert found.clean_omni("1.1.0") == ["1.0rc1", "1.1"]
+    assert found.clean_vllm("1.2") == ["1.2.0"]
+    assert {b.tier for b in found.cells["1.2", "1.2.0"].breaks} == {"platform"}
+
+
+def test_a_cell_is_what_the_pair_alone_gives(published: Places) -> None:
+    """The short way (tables, and only touched modules played) and the long way agree in every break."""
+    found = matrix.compute(published, workers=1)
+    checker = Checker(published)
+    for (omni, vllm), cell in found.cells.items():
+        report = checker.judge(checker.release("vllm_omni", omni), checker.release("vllm", vllm), calls=False)
+        short = [(b.module, b.name, b.file, b.line, b.tier, b.chain) for b in cell.breaks]
+        assert short == [(b.module, b.name, b.file, b.line, b.tier, b.chain) for b in report.breaks], (
+            omni,
+            vllm,
+        )
+
+
+def test_where_names_went_and_who_had_them_last(published: Places) -> None:
+    found = matrix.compute(published, workers=1)
+    assert [b.moved_to for b in found.cells["1.0rc1", "1.1.1"].breaks] == ["last in 1.1.0"]
+    assert [b.moved_to for b in found.cells["1.0rc1", "1.2.0"].breaks] == ["vllm.old"]
+    checker = Checker(published)
+    report = checker.judge(checker.release("vllm_omni", "1.0rc1"), checker.release("vllm", "1.1.1"))
+    assert [b.moved_to for b in report.breaks] == ["last in 1.1.0"]
+
+
+def test_a_new_release_costs_one_row(published: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix.compute(published, workers=1)
+    known = releases.listing("vllm_omni", published).releases
+    new = _release(published, "vllm_omni", "1.3", {"__init__.py": "from vllm.config import Newest"})
+    _listing(published, "vllm_omni", [*known, new])
+    opened = []
+    real = matrix.open_tree
+    monkeypatch.setattr(
+        matrix, "open_tree", lambda path, *rest: opened.append(path.name) or real(path, *rest)
+    )
+    found = matrix.compute(published, workers=1)
+    assert _numbers(found) == {**EXPECTED, "1.3": [1, 1, 1, 0]}
+    assert [name for name in opened if name.startswith("vllm_omni")] == [new.filename] * 2
+    opened.clear()
+    assert _numbers(matrix.compute(published, workers=1)) == _numbers(found)
+    assert opened == []
+
+
+def test_a_release_that_cannot_be_read_is_named(published: Places) -> None:
+    known = releases.listing("vllm", published).releases
+    gone = releases.Release(
+        version="1.3.0", filename="vllm-1.3.0.tar.gz", url="http://127.0.0.1:9/x", sha256="ab" * 32
+    )
+    from build_recipes.sources import download
+
+    _listing(published, "vllm", [*known, gone])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "ATTEMPTS", 1)
+        found = matrix.compute(published, workers=1)
+    assert list(found.unread) == ["vllm 1.3.0"]
+    assert ("1.1", "1.3.0") not in found.cells and found.cells["1.1", "1.2.0"].decisive == 0
+    assert "?" not in json.dumps(heatmap.as_json(found)["cells"])
+
+
+def test_the_page_holds_every_break(published: Places) -> None:
+    found = matrix.compute(published, workers=1)
+    text = page(found)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    cell = data["cells"]["1.0rc1 1.2.0"]
+    assert [[data["texts"][i] for i in row] for row in cell] == [
+        ["entry", "vllm.config", "Old", "vllm_omni/__init__.py:1", "vllm.old", "vllm_omni"]
+    ]
+    assert not re.search(r"https?://|src=|@import", text)
+    assert "compatible" not in text
+
+
+def test_the_document(published: Places) -> None:
+    document = heatmap.as_json(matrix.compute(published, workers=1))
+    assert document["cells"]["1.2"]["1.2.0"] == {"verdict": "no-break-found", "breaks": 0, "platform": 1}
+    assert document["suggest"]["omni"]["1.2.0"] == ["1.1", "1.2"]
+    assert document["suggest"]["vllm"]["1.1"] == ["1.1.0", "1.1.1", "1.2.0"]
+
+
+def test_suggestions_and_the_default(published: Places) -> None:
+    checker = Checker(published)
+    chosen = checker.omni(Asked(), checker.release("vllm", "1.1.0"))
+    assert chosen.version == "1.1"  # judged now: no matrix was made
+    matrix.compute(published, workers=1)
+    checker = Checker(published)
+    report = checker.judge(checker.release("vllm_omni", "1.2"), checker.release("vllm", "1.1.1"))
+    assert report.suggest["omni"] == ["1.1"] and report.suggest["vllm"] == ["1.2.0"]
+    assert report.suggest["nearest"] == {"omni": "1.1", "vllm": "1.2.0"}
+    assert report.suggest["from"].startswith("matrix of 20")
+    assert checker.omni(Asked(omni="latest"), checker.release("vllm", "1.0.0")).version == "1.2"
+    assert checker.omni(Asked(), checker.release("vllm", "1.1.1")).version == "1.1"
+
+
+def test_nothing_can_be_fetched(places: Places) -> None:
+    for package in ("vllm_omni", "vllm"):
+        entry = releases.Release(
+            version="1.0", filename="x.whl", url="http://127.0.0.1:9/x", sha256="cd" * 32
+        )
+        _listing(places, package, [entry])
+    from build_recipes.sources import download
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(CouldNotCheck, match="no release could be fetched"),
+    ):
+        patch.setattr(download, "ATTEMPTS", 1)
+        matrix.compute(places, workers=1)

@@ -1,0 +1,161 @@
+"""nightly.toml as frozen values: what is built at night, where, and by which commands."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from build_recipes.data import Model, load_toml
+from build_recipes.device import device as device_named
+from build_recipes.errors import BadData, UnknownDevice, UsageError
+from build_recipes.plan import parse_duration
+
+HOME = Path(__file__).resolve().parent
+VARIABLE = "VLLM_ARMORY_NIGHT"
+PLACEHOLDERS = frozenset({"tag", "ref", "device", "omni", "cache", "time_box", "tree", "wheel"})
+
+
+class Tags(Model, frozen=True):
+    """Which tags of vLLM are built."""
+
+    newest: int = 0
+    """How many of the newest releases."""
+    always: list[str] = msgspec.field(default_factory=list)
+    """Release tags that are always built."""
+    main: bool = False
+    """Whether the main branch is built as well."""
+
+
+class Omni(Model, frozen=True):
+    """Which releases of vllm-omni each tag is checked with."""
+
+    newest: int = 0
+    always: list[str] = msgspec.field(default_factory=list)
+
+
+class Target(Model, frozen=True):
+    """A device that wheels are built for."""
+
+    name: str
+    runners: list[str]
+    """Runners that may build them; the first enabled one does."""
+
+
+class Runner(Model, frozen=True):
+    """A kind of machine that jobs run on."""
+
+    name: str
+    labels: list[str]
+    """What GitHub Actions' ``runs-on`` takes."""
+    machine: str
+    """``uname -m``."""
+    cores: int
+    memory_gib: int
+    time_box: str
+    """How long a job may take there, such as ``5h20m``."""
+    enabled: bool
+
+
+class Step(Model, frozen=True):
+    """One command of a job."""
+
+    name: str
+    command: list[str]
+    """Words after ``./inv``, with placeholders."""
+    when: Literal["always", "unlocked", "release", "main", "device"] = "always"
+    each: Literal["", "omni"] = ""
+    gate: bool = False
+    """A failure makes the job red and ends it."""
+
+
+class Config(Model, frozen=True):
+    """The whole file."""
+
+    title: str
+    tags: Tags
+    device: list[Target]
+    runner: list[Runner]
+    step: list[Step]
+    omni: Omni = msgspec.field(default_factory=Omni)
+    suffix: str = ""
+    """Ends every job's id; keeps jobs of another size (smoke) apart from the real ones."""
+
+    def runner_of(self, target: Target) -> Runner | None:
+        """The runner that builds for a device; None where none is enabled."""
+        by_name = {entry.name: entry for entry in self.runner}
+        return next((by_name[name] for name in target.runners if by_name[name].enabled), None)
+
+    @property
+    def smoke(self) -> bool:
+        """Whether the builds are smoke builds."""
+        return any("--smoke" in step.command for step in self.step)
+
+
+def find(name: str = "") -> Path:
+    """The file a name means: a path, or one beside this module; by default the environment's, else nightly.
+
+    :raises UsageError: there is none.
+    """
+    wanted = name or os.environ.get(VARIABLE) or "nightly"
+    for path in (HOME / f"{wanted}.toml", Path(wanted)):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in HOME.glob("*.toml")))
+    raise UsageError(
+        f"there is no nightly configuration {wanted}", f"--config with one of {known}, or a file"
+    )
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration.
+
+    :raises BadData: broken TOML, an unknown key, device, runner or placeholder, or a name given twice.
+    """
+    config = load_toml(path, Config)
+    for fault in _faults(config):
+        raise BadData(f"{path} is not right: {fault}", "correct the file, or restore it with git")
+    return config
+
+
+def _faults(config: Config) -> list[str]:
+    faults = []
+    runners = [entry.name for entry in config.runner]
+    targets = [entry.name for entry in config.device]
+    faults += [f"runner {name} is there twice" for name in runners if runners.count(name) > 1]
+    faults += [f"device {name} is there twice" for name in targets if targets.count(name) > 1]
+    for entry in config.runner:
+        try:
+            box = parse_duration(entry.time_box)
+        except UsageError as error:
+            faults.append(f"runner {entry.name}: {error.args[0]}")
+            continue
+        if box <= 0 or entry.cores <= 0:
+            faults.append(f"runner {entry.name}: a time box and a number of cores are above zero")
+    for target in config.device:
+        try:
+            device_named(target.name)
+        except UnknownDevice as error:
+            faults.append(str(error.args[0]))
+        faults += [f"{target.name}: no runner is called {n}" for n in target.runners if n not in runners]
+    for step in config.step:
+        if not step.command:
+            faults.append(f"step {step.name} has no command")
+        names = {
+            field for word in step.command for _, field, _, _ in _fields(word, faults, step.name) if field
+        }
+        faults += [f"step {step.name}: {{{name}}} means nothing" for name in sorted(names - PLACEHOLDERS)]
+    if config.tags.newest < 0 or config.omni.newest < 0:
+        faults.append("newest is a number of releases, zero or more")
+    return faults
+
+
+def _fields(word: str, faults: list[str], step: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    try:
+        return list(string.Formatter().parse(word))
+    except ValueError as error:
+        faults.append(f"step {step}: {word}: {error}")
+        return []

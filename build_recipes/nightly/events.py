@@ -1,0 +1,73 @@
+"""What happens in a night, as events: the lines of the feed and the rows of the database are the same.
+
+    started  a run begins, or goes on:  job tag device fingerprint runner attempt
+    step     one command ended:         step state exit seconds command facts findings excerpt
+    paused   to be gone on with:        state (checkpointed | interrupted) seconds
+    ended    green or red:              state seconds wheel reason
+
+A *job* is a cell of the matrix (``v0.12.0-thor``); a *run* is one try to make it green, which may take several
+nights; an *attempt* is one process working on a run. An event's id is made from what it is about, so the
+same thing told twice (two hosts, a feed read twice) is known as the same.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import uuid
+from typing import Any
+
+import msgspec
+
+SCHEMA = 1
+UNFINISHED = ("running", "checkpointed", "interrupted")
+FINISHED = ("green", "red")
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One thing that happened. Unknown keys of a newer writer are let through."""
+
+    id: str
+    kind: str
+    run: str
+    time: str
+    """UTC, ISO 8601: for people. Order is the order of lines: a clock may jump."""
+    host: str
+    data: dict[str, Any]
+    schema: int = SCHEMA
+
+    def line(self) -> bytes:
+        """The event as one line of JSON, without its newline."""
+        return msgspec.json.encode(self)
+
+
+def decode(line: bytes) -> Event:
+    """The event of a line.
+
+    :raises ValueError: it is none (cut off, damaged, or of a newer schema).
+    """
+    event = msgspec.json.decode(line, type=Event)
+    if event.schema > SCHEMA:
+        raise ValueError(f"schema {event.schema} is newer than {SCHEMA}")
+    return event
+
+
+def host_name() -> str:
+    """What results call this machine: the runner's own name where it has one."""
+    return os.environ.get("RUNNER_NAME") or platform.node() or "unknown"
+
+
+def new_attempt() -> str:
+    """A name for one process's work on runs."""
+    return uuid.uuid4().hex[:12]
+
+
+def new_run(job: str, now: datetime.datetime) -> str:
+    """A name for a run, which is also a folder's (artifacts take no colon)."""
+    return f"{job}@{now:%Y%m%dT%H%M%SZ}.{uuid.uuid4().hex[:6]}"
+
+
+def utc_now() -> datetime.datetime:
+    """The wall clock."""
+    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,0 +1,227 @@
+"""nightly.toml to jobs: tags and devices resolved against the index, the locks and what is green already."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from packaging.version import Version
+
+from build_recipes import versions
+from build_recipes.compiling.costs import table
+from build_recipes.console import warn
+from build_recipes.device import device as device_named
+from build_recipes.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
+from build_recipes.host import Host
+from build_recipes.nightly.config import Config, Runner, Target
+from build_recipes.nightly.jobs import Job
+from build_recipes.nightly.store import Store
+from build_recipes.paths import Places
+from build_recipes.plan import Plan, Request, make_plan, parse_duration
+from build_recipes.preview import OVERHEAD_S, estimate
+from build_recipes.sources import registry
+from build_recipes.sources.library import Library
+from build_recipes.sources.lockfile import lock_path
+from build_recipes.sources.mirrors import configured_mirrors
+
+LIMIT = 256
+"""Jobs of one matrix that GitHub Actions takes."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is today."""
+
+    releases: list[str] | None
+    """Versions of vLLM on the index, oldest first; None where it was not asked."""
+    omni: list[str]
+    """Versions of vllm-omni, oldest first."""
+    main: str
+    """Commit of main; empty where it is not built or could not be asked."""
+    main_unknown: str
+    """Why it could not."""
+
+
+def look(config: Config, places: Places, *, offline: bool) -> World:
+    """Ask the index and the repository; what does not answer is told and done without."""
+    releases: list[str] | None = None
+    omni: list[str] = []
+    main = unknown = ""
+    if not offline:
+        try:
+            releases = registry.releases("vllm")
+            omni = registry.releases("vllm-omni") if config.omni.newest else []
+        except NetworkError as error:
+            warn(f"{error.args[0]}; the releases that vllm.toml names are used")
+    if config.tags.main:
+        try:
+            library = Library(places.git, configured_mirrors(), offline)
+            main = library.resolve(versions.facts().repository, "main")
+        except ArmoryError as error:
+            unknown = f"main's commit is not known: {error.args[0]}"
+    return World(releases, omni, main, unknown)
+
+
+def newest(known: Sequence[str], count: int) -> list[str]:
+    """The last ``count`` final releases, oldest first."""
+    final = sorted((v for v in known if not Version(v).is_prerelease), key=Version)
+    return final[-count:] if count else []
+
+
+def tags(config: Config, known: Sequence[str]) -> list[str]:
+    """Release tags to build, the newest first, each once."""
+    wanted = {f"v{v}" for v in newest(known, config.tags.newest)} | set(config.tags.always)
+    return sorted(wanted, key=_order, reverse=True)
+
+
+def _order(tag: str) -> Version:
+    try:
+        return Version(versions.version_of(tag))
+    except ArmoryError:
+        return Version("0")
+
+
+def resolve(
+    config: Config, places: Places, store: Store | None, *, here: bool = False, offline: bool = False,
+    force: bool = False,
+) -> list[Job]:  # fmt: skip
+    """The matrix of today.
+
+    :param here: for this machine, whatever runners the file names.
+    :param force: also what is green already.
+    :raises BadData: more jobs than GitHub takes, or the file asks for nothing.
+    """
+    world = look(config, places, offline=offline)
+    known = world.releases if world.releases is not None else versions.facts().releases
+    wanted = tags(config, known)
+    refs = [(tag, tag) for tag in wanted]
+    if config.tags.main:
+        base = next((tag for tag in wanted if lock_path(tag).is_file()), "")
+        refs.insert(0, (base, world.main or "main"))
+    jobs = []
+    for target in config.device:
+        runner = config.runner_of(target)
+        if runner is None and not here:
+            warn(f"no runner of {target.name} is enabled: it is not built")
+            continue
+        for tag, ref in refs:
+            cell = Cell(config, target, runner or config.runner[0], tag, ref)
+            jobs.append(_seen_before(_job(cell, world, places, here=here), store, force=force))
+    if not jobs:
+        raise BadData("the matrix is empty: no tag, or no device with an enabled runner", "see nightly.toml")
+    if len(jobs) > LIMIT:
+        raise BadData(
+            f"the matrix has {len(jobs)} jobs; GitHub takes {LIMIT}", "ask for less in nightly.toml"
+        )
+    return jobs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a job is made of."""
+
+    config: Config
+    target: Target
+    runner: Runner
+    tag: str
+    ref: str
+    """The tag, or main's commit."""
+
+
+def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
+    config, tag, device = cell.config, cell.tag, cell.target.name
+    main = cell.ref != tag
+    host = Host.this()
+    if not here:
+        host = dataclasses.replace(host, machine=cell.runner.machine, cores=cell.runner.cores)
+    problem = skip = ""
+    plan: Plan | None = None
+    if main and (world.main_unknown or not tag):
+        skip = world.main_unknown or "no tag of the matrix has a lock that main could be built with"
+    else:
+        try:
+            versions.check_known(tag, world.releases)
+            plan = _plan(tag, device, places, host, config)
+        except UnsupportedPair as error:
+            skip = f"refused: {error.args[0]}"
+        except ArmoryError as error:
+            problem = str(error.args[0])
+    omni = tuple(dict.fromkeys([*config.omni.always, *newest(world.omni, config.omni.newest)]))
+    seconds = (estimate(plan) if plan else _from_table(device, config)) / host.cores + OVERHEAD_S
+    return Job(
+        id=f"{'main' if main else tag}-{device}{config.suffix}",
+        tag=tag,
+        ref=cell.ref,
+        device=device,
+        runner="here" if here else cell.runner.name,
+        runs_on=tuple(cell.runner.labels),
+        omni=omni,
+        fingerprint=_fingerprint(config, plan, cell.ref, omni) if plan else "",
+        unlocked=not main and not skip and not problem and plan is None,
+        estimate_s=round(seconds),
+        estimate_from="costs.toml",
+        time_box=parse_duration(cell.runner.time_box),
+        skip=skip,
+        problem=problem,
+    )
+
+
+def _plan(tag: str, device: str, places: Places, host: Host, config: Config) -> Plan | None:
+    """The build's plan; None where the tag has no lock yet."""
+    versions.for_version(versions.version_of(tag)).check_device(tag, device)
+    try:
+        return make_plan(Request(tag=tag, device=device, smoke=config.smoke), places, host)
+    except LockMissing:
+        return None
+
+
+def _from_table(device: str, config: Config) -> float:
+    totals = table().totals
+    return 120.0 if config.smoke else totals.get(device_named(device).arch_list, max(totals.values()))
+
+
+def _fingerprint(config: Config, plan: Plan, ref: str, omni: tuple[str, ...]) -> str:
+    facts = {
+        "plan": plan.fingerprint,
+        "ref": ref,
+        "omni": omni,
+        "steps": msgspec.to_builtins(config.step),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint_now(config: Config, job: Job, places: Places) -> str:
+    """The fingerprint of a job on this machine once its lock is there; empty where it cannot be told."""
+    try:
+        plan = _plan(job.tag, job.device, places, Host.this(), config)
+    except ArmoryError:
+        return ""
+    return _fingerprint(config, plan, job.ref, job.omni) if plan else ""
+
+
+def _seen_before(job: Job, store: Store | None, *, force: bool) -> Job:
+    """What earlier nights know of the job."""
+    runs = store.runs(job.id) if store else []
+    if store is None or not runs:
+        return job
+    state = "again" if runs[0].state == "red" else "new"
+    if store.unfinished(job.id, job.fingerprint):
+        state = "resume"
+    ready = store.green(job.id, job.fingerprint)
+    skip = job.skip or ("" if force or not ready else f"green already: {ready.id}")
+    took = next((run.seconds for run in runs if run.state == "green"), 0.0)
+    if took > job.estimate_s / 4:  # a shorter one came out of the compiler cache
+        return dataclasses.replace(
+            job, state=state, skip=skip, estimate_s=took, estimate_from="its last green night"
+        )
+    return dataclasses.replace(job, state=state, skip=skip)
+
+
+def folder(places: Places) -> Path:
+    """Where results are kept: the database, the feed, logs and the page."""
+    return places.wheels / "nightly"

@@ -1,0 +1,187 @@
+"""``invoke qualify``: the tiers of a wheel, one after another, each with its result, time and reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from build_recipes import device as devices
+from build_recipes import paths, process
+from build_recipes.console import duration, say, step, table, warn
+from build_recipes.errors import ArmoryError, CouldNotCheck, NotAWheel, QualifyFailed, UsageError
+from build_recipes.inspect.wheel import Wheel
+from build_recipes.paths import Places
+from build_recipes.qualify import environment, generate, report, static
+from build_recipes.qualify.report import FAILED, NOT_RUN, PASSED, Qualification, Tier
+from build_recipes.qualify.trial import Trial, gpu, of_script, run_script
+from build_recipes.stages.publish import sha256
+
+NAMES = ("audit", "import", "platform", "kernels", "generate", "omni")
+LIMITS = {"import": 300.0, "platform": 120.0, "kernels": 600.0, "generate": 420.0, "omni": 1800.0}
+"""Seconds a tier's script may take. Generous: PTX may have to be compiled first, and torch.compile runs."""
+
+
+def parse_tiers(text: str) -> tuple[int, ...]:
+    """``0,1,2`` or ``kernels,generate``; all for an empty text.
+
+    :raises UsageError: no such tier.
+    """
+    found = []
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word in NAMES:
+            found.append(NAMES.index(word))
+        elif word.isdigit() and int(word) < len(NAMES):
+            found.append(int(word))
+        else:
+            known = ", ".join(f"{number} {name}" for number, name in enumerate(NAMES))
+            raise UsageError(f"there is no tier {word}", f"tiers: {known}")
+    return tuple(sorted(set(found))) or tuple(range(len(NAMES)))
+
+
+def qualify(
+    wheel: Path, tiers: Sequence[int], *, python: str = "", extra: str = "", device: str = ""
+) -> Qualification:
+    """Try a wheel on this machine, tier by tier; a tier that fails does not stop the next ones.
+
+    :param python: a Python that has torch and what vLLM needs; python3 of PATH where it is empty.
+    :param extra: folder of wheels that the trial needs beside it.
+    :param device: the device it was built for; else the wheel's version, then this machine, says it.
+    :raises NotAWheel: no vLLM wheel.
+    """
+    trial, digest, lacking = prepare(wheel, python=python, extra=extra, device=device)
+    step("qualify", f"{wheel.name} for {trial.device.title}")
+    results = []
+    for number in tiers:
+        results.append(run_tier(number, trial, lacking))
+        tier = results[-1]
+        say(
+            f"  tier {number} {tier.name:<9} {tier.result:<8} {duration(tier.seconds):>9}  {tier.reason}",
+            style={PASSED: "green", FAILED: "bold red"}.get(tier.result, "yellow"),
+        )
+    done = Qualification(wheel.name, digest, this_machine(trial), tuple(results))
+    path = report.keep(wheel, done)
+    step("kept", str(path))
+    return done
+
+
+def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial, str, str]:
+    """The trial, the wheel's SHA-256, and why nothing can be run in an environment (empty: it can)."""
+    with Wheel(wheel) as opened:
+        if opened.name != "vllm":
+            raise NotAWheel(f"{wheel.name} is a wheel of {opened.name}", "give a vLLM wheel")
+        version = str(opened.version)
+    local = version.partition("+")[2].split(".")
+    name = device or next((part for part in local if part in devices.devices()), "") or devices.detect() or ""
+    if not name:
+        raise UsageError(f"{wheel.name} does not say which device it is for", "say it: --device thor")
+    digest = sha256(wheel)
+    folder = Places.from_environment().build / "qualify" / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    entry, base, inside, lacking = devices.device(name), None, None, ""
+    if extra and not Path(extra).is_dir():
+        raise UsageError(f"--with {extra} is no folder", "name a folder of wheels")
+    if entry.machine != platform.machine():
+        lacking = f"the wheel is for {entry.machine}, this machine is {platform.machine()}"
+    else:
+        try:
+            base = environment.base(python)
+            more = sorted(Path(extra).resolve().glob("*.whl")) if extra else []
+            inside = environment.make(base, wheel, more, folder, digest)
+        except CouldNotCheck as error:
+            if python:
+                raise
+            lacking = str(error.args[0])
+    if lacking:
+        warn(f"{lacking}; nothing can be imported or run")
+    manifest: dict[str, Any] = {}
+    try:
+        manifest = json.loads(wheel.with_name(wheel.stem + ".manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        warn("the wheel has no manifest beside it: modules that were left out on purpose are not known")
+    return Trial(wheel, version, name, entry, manifest, base, inside, folder), digest, lacking
+
+
+def run_tier(number: int, trial: Trial, lacking: str) -> Tier:
+    """One tier's result; an error of ours is its reason, not the end of the run."""
+    started = time.monotonic()
+    name = NAMES[number]
+    no_gpu = gpu() if number in (2, 3, 4) else ""
+    if number > 1 and (no_gpu or lacking):
+        return Tier(number, name, NOT_RUN, no_gpu or lacking)
+    try:
+        return _tier(number, trial, started)
+    except ArmoryError as error:
+        return Tier(number, name, FAILED, str(error.args[0])[:700], round(time.monotonic() - started, 2))
+
+
+def _tier(number: int, trial: Trial, started: float) -> Tier:
+    name = NAMES[number]
+    if number == 0:
+        return static.audit(trial)
+    limit = LIMITS[name]
+    if number == 1:
+        return static.imports(trial, limit)
+    if number == 2:
+        wanted = {"capability": trial.device.capability, "unified": trial.device.memory_kind == "unified"}
+        return of_script(2, name, run_script(trial, "platform_check", wanted, limit), started)
+    if number == 3:
+        return of_script(3, name, run_script(trial, "kernels_check", {}, limit), started)
+    if number == 4:
+        return generate.generate(trial, limit)
+    return omni(trial, limit, started)
+
+
+def omni(trial: Trial, limit: float, started: float) -> Tier:
+    """Tier 5: ``verify-omni --run`` in the wheel's environment, through the front door."""
+    if importlib.util.find_spec("build_recipes.compat.environment") is None:
+        return Tier(5, "omni", NOT_RUN, "this version has no verify-omni --run")
+    log = trial.folder / "omni.log"
+    log.unlink(missing_ok=True)
+    words = [
+        "verify-omni",
+        "--tag",
+        f"v{trial.version.partition('+')[0]}",
+        "--run",
+        "--env",
+        str(trial.python),
+    ]
+    command: list[str | Path] = [Path(sys.prefix) / "bin/invoke", *words]
+    try:
+        done = process.run(command, cwd=paths.PROJECT, log=log, deadline=time.monotonic() + limit)
+    except (TimeoutError, FileNotFoundError) as error:
+        return Tier(5, "omni", NOT_RUN, str(error), round(time.monotonic() - started, 2))
+    result = {0: PASSED, 62: FAILED}.get(done.returncode, NOT_RUN)
+    words_said = " | ".join(line.strip() for line in done.tail[-4:])
+    return Tier(
+        5, "omni", result, words_said[-600:], round(time.monotonic() - started, 2), {"exit": done.returncode}
+    )
+
+
+def this_machine(trial: Trial) -> dict[str, Any]:
+    """What the trial ran on."""
+    return {
+        "machine": platform.machine(), "kernel": platform.release(), "device": devices.detect(),
+        "python": str(trial.base.python) if trial.base else None,
+        "torch": str(trial.base.torch) if trial.base else None,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+
+
+def show(done: Qualification) -> None:
+    """Print the table, and stop with the tiers that failed.
+
+    :raises QualifyFailed: a tier failed.
+    """
+    rows = [[str(t.number), t.name, t.result, duration(t.seconds), t.reason] for t in done.tiers]
+    table(done.wheel, ["tier", "name", "result", "time", "reason"], rows)
+    if done.failed:
+        names = ", ".join(tier.name for tier in done.failed)
+        raise QualifyFailed(
+            f"{done.wheel} did not pass: {names}", "read the tier's facts in its .qualify.json"
+        )

@@ -1,0 +1,84 @@
+"""Tiers 0 and 1: what the wheel is, and whether it imports."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zipfile
+from typing import Any
+
+from build_recipes.inspect.audit import audit_wheel
+from build_recipes.inspect.closure import shared_libraries
+from build_recipes.inspect.elf import mapped
+from build_recipes.qualify import ops
+from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
+from build_recipes.qualify.trial import Trial, run_script
+
+
+def audit(trial: Trial) -> Tier:
+    """Tier 0: the audit for the wheel's device, closed against the torch of the trial where there is one."""
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        libraries = None
+        if trial.base:
+            files = [path for place in trial.base.libraries for path in shared_libraries(place)]
+            libraries = [stack.enter_context(mapped(path)) for path in files]
+        seen = audit_wheel(trial.wheel, [trial.device_name], libraries=libraries)
+    allowed = tuple(trial.manifest.get("audit", {}).get("allowed", ()))
+    bad = seen.failing(allowed)
+    verdict = seen.devices[trial.device_name]
+    good = not bad and verdict.verdict != "not usable"
+    closed = "closed against the torch here" if seen.closure else "not closed (no torch here)"
+    why = "; ".join([*(one.text for one in bad[:3]), *verdict.reasons[:3]])
+    return Tier(
+        0, "audit", PASSED if good else FAILED,
+        f"{trial.device_name}: {verdict.verdict}, {closed}" + (f": {why}" if why else ""),
+        round(time.monotonic() - started, 2), seen.as_dict(),
+    )  # fmt: skip
+
+
+def read_ops(trial: Trial) -> dict[str, Any]:
+    """The ops that the wheel's Python files call, and which of them its modules register, read statically."""
+    with zipfile.ZipFile(trial.wheel) as archive:
+        names = archive.namelist()
+        read = ops.calls(
+            (name, archive.read(name).decode("utf-8", "replace")) for name in names if name.endswith(".py")
+        )
+        there = ops.registered(archive.read(name) for name in names if name.endswith(".so"))
+        modules = sorted(
+            name[: name.index(".", name.rindex("/"))].replace("/", ".")
+            for name in names
+            if name.endswith(".so")
+        )
+    kept, passed = ops.wanted(read, {name.rsplit(".", 1)[-1] for name in trial.left_out})
+    absent = {
+        space: gone for space, called in kept.items() if (gone := [one for one in called if one not in there])
+    }
+    return {"modules": modules, "wanted": kept, "passed_over": passed, "missing_statically": absent}
+
+
+def imports(trial: Trial, limit: float) -> Tier:
+    """Tier 1: import for real where the environment can be had; the ops are read statically in any case."""
+    started = time.monotonic()
+    read = read_ops(trial)
+    count = sum(map(len, read["wanted"].values()))
+    gone = read["missing_statically"]
+    check = {
+        "name": "ops that the Python files call are in the modules (static)", "ok": not gone, "calls": count,
+        "passed_over": len(read["passed_over"]), **({"missing": gone} if gone else {}),
+    }  # fmt: skip
+    facts: dict[str, Any] = {"static": read, "left_out": trial.left_out, "checks": [check]}
+    if trial.python:
+        seen = run_script(trial, "import_check", {"modules": read["modules"], "ops": read["wanted"]}, limit)
+        facts = {**seen, **facts, "checks": [check, *seen["checks"]]}
+    result, reason = judge(facts["checks"])
+    if result == PASSED:
+        reason += f"; {count} ops registered" + (
+            "" if trial.python else " (read statically; nothing was imported)"
+        )
+    if result == PASSED and not trial.python:
+        return Tier(
+            1, "import", "not run", "no Python with torch: only read statically, and every op is there",
+            round(time.monotonic() - started, 2), facts,
+        )  # fmt: skip
+    return Tier(1, "import", result, reason, round(time.monotonic() - started, 2), facts)

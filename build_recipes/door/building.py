@@ -1,0 +1,165 @@
+"""Building: plan, build, the environment, one unit alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from build_recipes.door.frame import BUILD_HELP, door, request_of
+
+_BUILD = {
+    "positional": [],
+    "auto_shortflags": False,
+    "iterable": ["mirror", "allow"],
+    "help": BUILD_HELP,
+}
+
+
+@task(auto_shortflags=False, help={"json": "print one JSON document on stdout"})
+def devices(c: Context, json: bool = False) -> None:
+    """List the devices wheels can be built for, and which one this machine is."""
+    with door():
+        from build_recipes import console, device
+
+        known, here = device.devices(), device.detect()
+        if json:
+            console.emit_json(
+                {"here": here, "devices": {name: device.as_dict(entry) for name, entry in known.items()}}
+            )
+            return
+        rows = [
+            [
+                ("* " if name == here else "") + name,
+                d.title,
+                d.capability,
+                d.machine,
+                d.platform_tag,
+                d.memory_kind,
+            ]
+            for name, d in known.items()
+        ]
+        console.table(
+            "Devices (* is this machine)", ["device", "machine", "sm", "cpu", "wheel tag", "memory"], rows
+        )
+
+
+@task(**_BUILD)
+def plan(
+    c: Context,
+    tag: str = "",
+    device: str = "",
+    source: str = "sdist",
+    mirror: Any = None,
+    offline: bool = False,
+    torch: str = "",
+    cuda: str = "",
+    only: str = "",
+    without: str = "",
+    smoke: bool = False,
+    build_type: str = "Release",
+    jobs: int = 0,
+    time_box: str = "",
+    allow: Any = None,
+    cache: str = "auto",
+    install: bool = False,
+    dry: bool = False,
+    json: bool = False,
+) -> None:
+    """Show everything a build would do, with sizes and an estimate. Writes nothing."""
+    words = dict(locals())
+    with door():
+        _show_plan(request_of(words), json)
+
+
+@task(**_BUILD)
+def build(
+    c: Context,
+    tag: str = "",
+    device: str = "",
+    source: str = "sdist",
+    mirror: Any = None,
+    offline: bool = False,
+    torch: str = "",
+    cuda: str = "",
+    only: str = "",
+    without: str = "",
+    smoke: bool = False,
+    build_type: str = "Release",
+    jobs: int = 0,
+    time_box: str = "",
+    allow: Any = None,
+    cache: str = "auto",
+    install: bool = False,
+    dry: bool = False,
+    json: bool = False,
+) -> None:
+    """Build the wheel of a vLLM tag for a device: pin, patch, compile, audit; it ends in wheels/."""
+    words = dict(locals())
+    with door():
+        request = request_of(words)
+        if dry:
+            _show_plan(request, json)
+            return
+        from build_recipes import outcome
+        from build_recipes.console import emit_json
+        from build_recipes.paths import Places
+
+        result = outcome.obtain(request, Places.from_environment(), install=install)
+        outcome.report(result)
+        if json:
+            emit_json(result.__dict__)
+
+
+def _show_plan(request: Any, json: bool) -> None:
+    from build_recipes.console import emit_json
+    from build_recipes.paths import Places
+    from build_recipes.plan import make_plan
+    from build_recipes.preview import preview, show
+
+    made = preview(make_plan(request, Places.from_environment()))
+    if json:
+        emit_json(made)
+    else:
+        show(made)
+
+
+@task(
+    auto_shortflags=False, positional=[], help={k: BUILD_HELP[k] for k in ("tag", "device", "cuda", "json")}
+)
+def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool = False) -> None:
+    """Print the build's environment variables for a shell: eval "$(./inv env --tag v0.12.0)"."""
+    with door():
+        from build_recipes.console import emit_json
+        from build_recipes.paths import Places
+        from build_recipes.plan import Request, make_plan
+        from build_recipes.preview import exports, planned_environment
+
+        variables = planned_environment(
+            make_plan(Request(tag=tag, device=device, cuda=cuda), Places.from_environment())
+        )
+        if json:
+            emit_json(variables)
+        else:
+            sys.stdout.write(exports(variables))
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        **{k: BUILD_HELP[k] for k in ("tag", "device", "smoke")},
+        "unit": "the unit, as the failure names it",
+    },
+)
+def repro(c: Context, tag: str = "", device: str = "", unit: str = "", smoke: bool = False) -> None:
+    """Run one compile unit of a build tree alone, with its whole output: what failed, and nothing else."""
+    with door():
+        from build_recipes.paths import Places
+        from build_recipes.plan import Request, make_plan
+        from build_recipes.stages.repro import repro as run_one
+
+        plan = make_plan(Request(tag=tag, device=device, smoke=smoke), Places.from_environment())
+        raise SystemExit(run_one(plan, unit))

@@ -1,0 +1,157 @@
+"""Nights: the matrix, its jobs, the status page, what is published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from build_recipes.door.frame import door
+
+NIGHT_HELP = {
+    "config": "nightly, smoke, or a file (default: $VLLM_ARMORY_NIGHT, else nightly)",
+    "feed": "a feed.jsonl, a folder of them, or an address, to read in first (repeatable)",
+    "force": "also what is green already",
+    "offline": "use no network",
+    "json": "print one JSON document on stdout",
+}
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["feed"],
+    help={
+        **NIGHT_HELP,
+        "here": "as it would be run on this machine, whatever runners there are",
+        "all": "with the jobs that are skipped",
+        "github": "also write the outputs 'matrix' and 'any' of a GitHub Actions step",
+    },
+)
+def matrix(
+    c: Context,
+    config: str = "",
+    feed: Any = None,
+    here: bool = False,
+    all: bool = False,
+    force: bool = False,
+    offline: bool = False,
+    github: bool = False,
+    json: bool = False,
+) -> None:
+    """Show the jobs of the nightly matrix; --json prints what GitHub Actions' strategy.matrix takes."""
+    with door():
+        from build_recipes.nightly import command
+
+        command.show_matrix(
+            command.Options(
+                config=config, feeds=tuple(feed or ()), here=here, all=all, force=force, offline=offline,
+                github=github, json=json,
+            )
+        )  # fmt: skip
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["feed"],
+    help={
+        **NIGHT_HELP,
+        "only": "run this job alone",
+        "time_box": "stop after this long, such as 5h30m; the next night goes on from there",
+        "install": "install missing distribution packages first, where that is allowed (ccache among them)",
+        "wait": "wait for another night on this machine instead of stopping",
+        "workers": "spread the jobs over the workers of this Dask scheduler, such as tcp://host:8786",
+    },
+)
+def nightly(
+    c: Context,
+    config: str = "",
+    only: str = "",
+    time_box: str = "",
+    feed: Any = None,
+    force: bool = False,
+    offline: bool = False,
+    install: bool = False,
+    wait: bool = False,
+    workers: str = "",
+    json: bool = False,
+) -> None:
+    """Run the jobs of the matrix here, one after another: lock, patches, omni, build, audit, qualify."""
+    with door():
+        from build_recipes.nightly import command
+
+        command.run(
+            command.Options(
+                config=config, only=only, time_box=time_box, feeds=tuple(feed or ()), force=force,
+                offline=offline, install=install, wait=wait, workers=workers, json=json,
+            )
+        )  # fmt: skip
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["feed"],
+    help={
+        **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
+        "to": "folder to write to (default: wheels/nightly/page)",
+        "wheels_url": "where wheels are downloaded from; without it their names are no links",
+    },
+)
+def page(
+    c: Context, config: str = "", feed: Any = None, to: str = "", wheels_url: str = "", json: bool = False
+) -> None:
+    """Write the static status page of the nights: grid, history, failures."""
+    with door():
+        from build_recipes.console import emit_json, say
+        from build_recipes.nightly import command
+
+        written = command.page(command.Options(config=config, feeds=tuple(feed or ())), to, wheels_url)
+        if json:
+            emit_json({"page": str(written), "feed": str(written.with_name("feed.jsonl"))})
+        else:
+            say(str(written))
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["feed", "wheels"],
+    help={
+        **{key: NIGHT_HELP[key] for key in ("feed", "json")},
+        "wheels": "a folder that holds wheels, however deep (repeatable)",
+        "to": "folder to copy to (default: out)",
+    },
+)
+def gather(c: Context, feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False) -> None:
+    """Copy the wheels of green runs into one folder, each checked against the feed: what may be published."""
+    with door():
+        from build_recipes.console import emit_json, say
+        from build_recipes.nightly import command
+
+        done = command.gather_wheels(command.Options(feeds=tuple(feed or ())), tuple(wheels or ()), to)
+        if json:
+            emit_json({"wheels": [str(path) for path in done]})
+        else:
+            say(f"{len(done)} wheels in {to}")
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        "from_": "folder of files, as gather makes it",
+        "tag": "tag of the release; it is made where it is not there",
+        "repository": "owner/name (default: GitHub Actions' own; without one nothing is uploaded)",
+    },
+)
+def release(c: Context, from_: str = "out", tag: str = "nightly", repository: str = "") -> None:
+    """Upload gathered wheels to a release on GitHub, in place of the ones that are there."""
+    with door():
+        from pathlib import Path
+
+        from build_recipes.nightly.release import upload
+
+        upload(Path(from_), tag, repository)

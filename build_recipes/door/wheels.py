@@ -1,0 +1,217 @@
+"""Wheels: audit, advise, qualify, index, retag, rebuild, verify-omni."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from build_recipes.door.frame import door
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    iterable=["device", "allow", "libraries"],
+    help={
+        "wheel": "a .whl file, pypi:VERSION, a site-packages folder, or installed",
+        "device": "judge it for this device (repeatable); all devices where none is named",
+        "torch": "close it against a torch: a version on PyPI, a wheel, a folder of libraries, or installed",
+        "libraries": "more libraries to close against: a file or a folder (repeatable)",
+        "against": "compare it with this wheel",
+        "allow": "accept the finding with this id (repeatable)",
+        "machine": "CPU of the wheel that pypi:VERSION means",
+        "html": "write one HTML page to this file",
+        "json": "print one JSON document on stdout",
+    },
+)
+def audit(
+    c: Context,
+    wheel: str,
+    *,
+    device: Any = None,
+    torch: str = "",
+    libraries: Any = None,
+    against: str = "",
+    allow: Any = None,
+    machine: str = "aarch64",
+    html: str = "",
+    json: bool = False,
+) -> None:
+    """Say what a vLLM wheel can do on each device; exits with 0 only where it is usable."""
+    with door():
+        from build_recipes.inspect import command
+
+        command.audit(
+            command.Options(
+                wheel,
+                tuple(device or ()),
+                torch,
+                tuple(libraries or ()),
+                against,
+                tuple(allow or ()),
+                machine,
+                html,
+                json,
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        "tag": "vLLM release tag (default: the newest that is known)",
+        "device": "thor, orin, spark, ... (default: this machine)",
+        "json": "print one JSON document on stdout",
+    },
+)
+def advise(c: Context, tag: str = "", device: str = "", json: bool = False) -> None:
+    """Say whether a source build is needed at all: the official wheel, the wheels at hand, a build."""
+    with door():
+        import dataclasses
+
+        from build_recipes import advise as advising
+        from build_recipes.console import emit_json
+        from build_recipes.paths import Places
+
+        advice = advising.advise(tag, device, Places.from_environment())
+        if json:
+            emit_json(dataclasses.asdict(advice))
+        else:
+            advising.show(advice)
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "wheel": "a vLLM wheel, best in wheels/ beside its manifest",
+        "tiers": "0 audit, 1 import, 2 platform, 3 kernels, 4 generate, 5 omni: such as 0,1,2 (default: all)",
+        "python": "a Python that has torch and what vLLM needs (default: python3 of PATH)",
+        "with_": "folder of wheels that Python lacks; they are seen by the trial alone",
+        "device": "the device the wheel is for, where its version does not say it",
+        "json": "print one JSON document on stdout",
+    },
+)
+def qualify(
+    c: Context,
+    wheel: str,
+    *,
+    tiers: str = "",
+    python: str = "",
+    with_: str = "",
+    device: str = "",
+    json: bool = False,
+) -> None:
+    """Try a wheel on this machine: audit, import, platform, kernels, tokens, omni. Kept beside its manifest."""
+    with door():
+        from pathlib import Path
+
+        from build_recipes import console
+        from build_recipes.inspect.subject import resolve
+        from build_recipes.paths import Places
+        from build_recipes.qualify import runner
+
+        path = resolve(wheel, Places.from_environment())
+        done = runner.qualify(
+            Path(path).resolve(), runner.parse_tiers(tiers), python=python, extra=with_, device=device
+        )
+        if json:
+            console.emit_json(done.as_dict())
+        runner.show(done)
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        "tag": "vLLM release tag (default: of the newest wheel in wheels/, else of the newest lock)",
+        "omni": "vllm-omni: a version, latest, a wheel, an sdist or a folder (default: the newest that can work)",
+        "vllm": "a vLLM wheel, sdist or folder instead of a tag",
+        "run": "really import everything, in a fresh environment with the built wheel",
+        "stub": "really import everything, with a CPU torch and stand-ins for compiled modules",
+        "env": "an environment that is used as it is, instead of a new one, for --run and --stub",
+        "limit": "seconds for all real imports",
+        "matrix": "judge all releases on all releases",
+        "html": "write the matrix as one page to this file",
+        "json": "print one JSON document on stdout",
+    },
+)
+def verify_omni(
+    c: Context,
+    *,
+    tag: str = "",
+    omni: str = "",
+    vllm: str = "",
+    run: bool = False,
+    stub: bool = False,
+    env: str = "",
+    limit: int = 1800,
+    matrix: bool = False,
+    html: str = "",
+    json: bool = False,
+) -> None:
+    """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
+    with door():
+        from build_recipes.compat import command
+
+        if matrix or html:
+            command.matrix(html=html, json=json)
+            return
+        command.verify(command.Options(tag, omni, vllm, run, stub, env, limit, json))
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "serve": "serve it on 127.0.0.1 until Ctrl-C",
+        "port": "port to serve on (0: a free one)",
+        "json": "print one JSON document on stdout",
+    },
+)
+def index(c: Context, serve: bool = False, port: int = 0, json: bool = False) -> None:
+    """Rewrite the package index of wheels/ for pip and uv, or serve it."""
+    with door():
+        from build_recipes.wheelhouse import command
+
+        command.index(serve=serve, port=port, json=json)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    iterable=["requires"],
+    help={
+        "wheel": "a .whl file",
+        "platform": "new platform tag, such as manylinux_2_39_aarch64",
+        "version": "new version, such as 0.12.0+cu130.thor",
+        "requires": "new Requires-Dist of a project, such as torch==2.11.0 (repeatable)",
+        "to": "folder to write to (default: the wheel's own)",
+    },
+)
+def retag(
+    c: Context, wheel: str, *, platform: str = "", version: str = "", requires: Any = None, to: str = ""
+) -> None:
+    """Rewrite a wheel's tag, version or requirements without recompressing it."""
+    with door():
+        from build_recipes.wheelhouse import command
+
+        command.retag(wheel, platform=platform, version=version, requires=tuple(requires or ()), to=to)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={
+        "wheel": "a wheel that was built here",
+        "plan": "show its plan and what differs from today's (the default; nothing is built)",
+        "json": "print one JSON document on stdout",
+    },
+)
+def rebuild(c: Context, wheel: str, plan: bool = True, json: bool = False) -> None:
+    """Recreate the plan of a wheel from the wheel alone, and say what differs from today's."""
+    with door():
+        from build_recipes.wheelhouse import command
+
+        command.rebuild(wheel, json=json)

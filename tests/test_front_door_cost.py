@@ -1,0 +1,60 @@
+"""What must stay cheap: listing the tasks, showing a plan, and saying 'up to date' import nothing that builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from build_recipes.paths import PROJECT, Places
+from build_recipes.plan import Request, make_plan
+
+HEAVY = {"git", "requests", "cyclonedx", "pypi_simple", "build_recipes.build"}
+SCRIPT = """
+import json, sys
+from invoke.main import program
+try:
+    program.run(["invoke", *sys.argv[1:]], exit=False)
+finally:
+    print("MODULES", json.dumps(sorted(sys.modules)), sys.dont_write_bytecode)
+"""
+
+
+def run(*words: str) -> tuple[set[str], str]:
+    """Modules that a command imported, and what it said."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    modules, _, flag = done.stdout.rpartition("MODULES ")[2].strip().rpartition(" ")
+    assert flag == "False", (
+        "Invoke's switch keeps every module without bytecode, so each start compiles them all"
+    )
+    return set(json.loads(modules)), done.stderr
+
+
+@pytest.fixture
+def published(places: Places) -> Path:
+    """A wheel in wheels/ whose manifest has the fingerprint of the plan."""
+    plan = make_plan(Request(tag="v0.12.0", device="thor"), places)
+    name = f"vllm-{plan.wheel_version}-cp38-abi3-manylinux_2_35_aarch64"
+    (places.wheels / f"{name}.whl").write_bytes(b"1234")
+    manifest = {"plan": plan.as_dict(), "wheel": {"size": 4}}
+    (places.wheels / f"{name}.manifest.json").write_text(json.dumps(manifest))
+    return places.wheels / f"{name}.whl"
+
+
+@pytest.mark.parametrize("words", [["--list"], ["plan", "--tag", "v0.12.0", "--device", "thor"]])
+def test_what_only_looks_imports_nothing_heavy(words: list[str], places: Places) -> None:
+    modules, _ = run(*words)
+    assert not modules & HEAVY
+
+
+def test_a_build_with_nothing_to_do_imports_nothing_heavy(published: Path) -> None:
+    modules, said = run("build", "--tag", "v0.12.0", "--device", "thor")
+    assert f"up to date: {published}" in said
+    assert not modules & HEAVY

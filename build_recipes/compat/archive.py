@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import tarfile
@@ -13,7 +14,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from build_recipes.errors import CouldNotCheck
-from build_recipes.sources.archive import safe_member
+from build_recipes.sources.archive import gzip_file, safe_member
 
 LARGEST = 8_000_000
 """Bytes past which a source file is not read: no module written by hand is that long."""
@@ -149,12 +150,17 @@ def _zip(path: Path, package: str) -> Iterator[Member]:
 
 
 def _tar(path: Path, package: str) -> Iterator[Member]:
-    with tarfile.open(path) as archive:
+    with contextlib.ExitStack() as stack:
+        if path.name.endswith("gz"):
+            stream = stack.enter_context(gzip_file(path))
+            archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
+        else:
+            archive = stack.enter_context(tarfile.open(path))
         for info in archive:
             name = str(safe_member(info.name, path.name)).partition("/")[2]
             if info.isfile() and _wanted(name, package):
-                stream = archive.extractfile(info) if _read_at_all(name, info.size) else None
-                yield name, info.size, stream.read() if stream else None
+                member = archive.extractfile(info) if _read_at_all(name, info.size) else None
+                yield name, info.size, member.read() if member else None
         while archive.fileobj is not None and archive.fileobj.read(1 << 20):
             pass  # to the end, where a cut or a wrong checksum shows
 

@@ -24,6 +24,7 @@ from build_recipes.compat.model import (
     Try,
     With,
 )
+from build_recipes.compat.outline import FunctionNode, Outline
 from build_recipes.compat.scope import Scope, bind, bind_all
 from build_recipes.compat.syntax import (
     FALSE,
@@ -31,13 +32,18 @@ from build_recipes.compat.syntax import (
     UNKNOWN,
     dotted,
     is_try,
+    is_word,
     name_of,
     source_module,
     text_of,
     truth,
 )
 
-_SELF_READ = re.compile(r"\bself\.(\w+)(?!\w|\s*(?::[^=\n]+)?=(?!=))")
+_SELF_READ = re.compile(r"self\.(\w+)(?!\w|\s*(?::[^=\n]+)?=(?!=))")
+
+
+_LEAVES = frozenset((ast.Name, ast.Constant, ast.Lambda, ast.Load, ast.Store, ast.Del))
+"""Nodes of an expression that hold nothing to look at; a lambda's body runs later."""
 
 
 def _has_word(word: str, text: str) -> bool:
@@ -52,24 +58,23 @@ def _pattern(word: str) -> re.Pattern[str]:
 class Later(NamedTuple):
     """A function that has been passed over so far."""
 
-    node: ast.FunctionDef | ast.AsyncFunctionDef
+    node: FunctionNode
     prefix: str
     text: str
 
 
-def read_flow(tree: ast.Module, text: str, roots: tuple[str, ...], own: str) -> Flow:
+def read_flow(outline: Outline, roots: tuple[str, ...], own: str) -> Flow:
     """The flow of a parsed file.
 
     :param roots: top-level packages whose uses are kept (relative imports always are).
     :param own: the package the file belongs to; dotted names of it in strings are kept as mentions.
     """
-    return _Reader(text, roots, own).read(tree)
+    return _Reader(outline, roots, own).read()
 
 
 class _Reader:
-    def __init__(self, text: str, roots: tuple[str, ...], own: str) -> None:
-        self.text = text
-        self.lines: list[str] | None = None
+    def __init__(self, outline: Outline, roots: tuple[str, ...], own: str) -> None:
+        self.outline = outline
         self.roots = roots
         self.mention = re.compile(rf"""["']({own}(?:\.\w+)+)""")
         self.scopes: list[Scope] = []
@@ -82,7 +87,8 @@ class _Reader:
         self.selves: dict[str, dict[str, int]] = {}
         self.heirs: set[str] = set()
 
-    def read(self, tree: ast.Module) -> Flow:
+    def read(self) -> Flow:
+        tree = self.outline.tree
         scope: Scope = {}
         bind_all(tree.body, scope, self.touches)
         if any(
@@ -96,7 +102,7 @@ class _Reader:
         self.wanted.update(name for name, target in scope.items() if self.foreign(target))
         body = self.block(tree.body)
         self.callers()
-        return Flow(body, self.functions, sorted(set(self.mention.findall(self.text))), self.selves)
+        return Flow(body, self.functions, sorted(set(self.mention.findall(self.outline.text))), self.selves)
 
     def callers(self) -> None:
         """Read the functions that lead to one that was read: they may be what a module calls on import."""
@@ -138,7 +144,9 @@ class _Reader:
         return found
 
     def statement(self, node: ast.stmt, out: list[Node]) -> None:
-        if isinstance(node, ast.Import):
+        if isinstance(node, (ast.Expr, ast.Assign, ast.Return)):  # most of them
+            self.simple(node, out)
+        elif isinstance(node, ast.Import):
             out.extend(Import(node.lineno, a.name, []) for a in node.names if self.touches(a.name))
         elif isinstance(node, ast.ImportFrom):
             module = source_module(node)
@@ -192,27 +200,21 @@ class _Reader:
         if len(self.scopes) > 1:
             return
         self.heirs.add(self.prefix)
-        source = self.source(node.lineno, node.end_lineno)
+        source = self.outline.class_text(node)
         found = self.selves.setdefault(self.prefix[:-1], {})
         for match in _SELF_READ.finditer(source):
-            if match[1] not in found:
+            if match[1] not in found and not is_word(source[match.start() - 1]):
                 found[match[1]] = node.lineno + source.count("\n", 0, match.start())
-
-    def source(self, first: int, last: int | None) -> str:
-        """Lines of the file, counted from 1."""
-        if self.lines is None:
-            self.lines = self.text.splitlines()
-        return "\n".join(self.lines[first - 1 : last])
 
     def branch(self, node: ast.If, out: list[Node]) -> None:
         self.expression(node.test, out)
         test = truth(node.test)
-        text = "" if test in (TRUE, FALSE) else ast.unparse(node.test)
         body = self.block(node.body) if test != FALSE else []
         orelse = self.block(node.orelse) if test != TRUE else []
         if test in (TRUE, FALSE):
             out.extend(body or orelse)
         elif body or orelse:
+            text = ast.unparse(node.test)
             out.append(If(node.lineno, test, text if len(text) < 120 else text[:117] + "...", body, orelse))
 
     def simple(self, node: ast.stmt, out: list[Node]) -> None:
@@ -244,7 +246,7 @@ class _Reader:
             if not isinstance(decorator, ast.Call):
                 self.called(decorator, out, 1, [], False)
 
-    def function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, out: list[Node]) -> None:
+    def function(self, node: FunctionNode, out: list[Node]) -> None:
         spec = node.args
         for default in (*spec.defaults, *spec.kw_defaults):
             if default is not None:
@@ -255,22 +257,23 @@ class _Reader:
                 if annotation is not None:
                     self.expression(annotation, out)
         self.decorators(node, out)
-        text = self.source(node.body[0].lineno, node.end_lineno)
+        text = self.outline.body_text(node)
         if self.prefix in self.heirs or any(_has_word(word, text) for word in self.wanted):
             self.body(node, self.prefix)
         else:
             self.later[f"{self.prefix}{node.name}"] = Later(node, self.prefix, text)
 
-    def body(self, node: ast.FunctionDef | ast.AsyncFunctionDef, prefix: str) -> None:
+    def body(self, node: FunctionNode, prefix: str) -> None:
         spec = node.args
         scope: Scope = {}
-        bind_all(node.body, scope, self.touches)
+        statements = self.outline.body(node)
+        bind_all(statements, scope, self.touches)
         for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg):
             if argument is not None:
                 bind(scope, argument.arg, "")
         self.scopes.append(scope)
         self.prefix = f"{prefix}{node.name}."
-        found = self.block(node.body)
+        found = self.block(statements)
         self.prefix = prefix
         self.scopes.pop()
         if found:
@@ -284,7 +287,7 @@ class _Reader:
         while todo:
             item = todo.pop()
             kind = type(item)
-            if kind is ast.Name or kind is ast.Constant or kind is ast.Lambda:
+            if kind in _LEAVES:
                 continue
             if isinstance(item, ast.Attribute):
                 if not self.attribute(item, out):
@@ -305,10 +308,10 @@ class _Reader:
             else:
                 for field in item._fields:
                     value = getattr(item, field)
-                    if isinstance(value, ast.AST):
-                        todo.append(value)
-                    elif isinstance(value, list):
+                    if isinstance(value, list):
                         todo.extend([inner for inner in value if isinstance(inner, ast.AST)])
+                    elif isinstance(value, ast.AST):
+                        todo.append(value)
 
     def attribute(self, node: ast.Attribute, out: list[Node]) -> bool:
         path = dotted(node)

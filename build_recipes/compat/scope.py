@@ -15,6 +15,8 @@ where it is bound to something else or to different things."""
 def bind_all(body: list[ast.stmt], scope: Scope, touches: Callable[[str], bool]) -> None:
     """Bind what this block's statements bind, definitions' bodies left out."""
     for node in body:
+        if isinstance(node, (ast.Expr, ast.Return)):
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]

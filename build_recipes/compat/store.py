@@ -28,8 +28,8 @@ def code_digest(*modules: str) -> str:
 
 
 JUDGING = (
-    *("archive", "calls", "flow", "importing", "model", "moved", "reach", "resolve", "scope", "signature"),
-    *("surface", "syntax", "table", "tree", "verdict"),
+    *("archive", "calls", "flow", "importing", "lazy", "model", "moved", "outline", "reach", "resolve"),
+    *("scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
 )
 """Modules a verdict depends on."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from build_recipes.compat.lazy import keys_of, read_lazy
 from build_recipes.compat.model import (
     ALWAYS,
     CLASS,
@@ -16,10 +17,10 @@ from build_recipes.compat.model import (
     Class,
     Definition,
     Function,
-    Lazy,
     Parameter,
     Surface,
 )
+from build_recipes.compat.outline import Outline
 from build_recipes.compat.syntax import (
     FALSE,
     TRUE,
@@ -27,6 +28,7 @@ from build_recipes.compat.syntax import (
     bound_names,
     dotted,
     is_try,
+    is_word,
     leaves,
     name_of,
     source_module,
@@ -34,19 +36,18 @@ from build_recipes.compat.syntax import (
     truth,
 )
 
-_SELF = re.compile(r"\bself\.(\w+)\s*(?::[^=\n]+)?=(?!=)")
+_SELF = re.compile(r"self\.(\w+)\s*(?::[^=\n]+)?=(?!=)")
 _GLOBAL = re.compile(r"^\s+global\s+([\w, ]+)", re.M)
 
 
-def read_surface(tree: ast.Module, text: str) -> Surface:
-    """The surface of a parsed file; ``text`` is its source."""
-    return _Reader(text).read(tree)
+def read_surface(outline: Outline) -> Surface:
+    """The surface of a parsed file."""
+    return _Reader(outline).read()
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.lines: list[str] | None = None
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
         self.names: dict[str, Definition] = {}
         self.stars: list[str] = []
         self.exported: list[str] | None = None
@@ -57,12 +58,13 @@ class _Reader:
         self.classes: dict[str, Class] = {}
         self.patches: list[str] = []
 
-    def read(self, tree: ast.Module) -> Surface:
-        self.block(tree.body, ALWAYS)
-        for match in _GLOBAL.finditer(self.text):
+    def read(self) -> Surface:
+        self.block(self.outline.tree.body, ALWAYS)
+        text = self.outline.text
+        for match in _GLOBAL.finditer(text) if "global" in text else ():
             for name in match[1].split(","):
                 self.names.setdefault(name.strip(), Definition(VALUE, SOMETIMES, 0))
-        lazy = _read_lazy(self.getattr, self.tables) if self.getattr else None
+        lazy = read_lazy(self.getattr, self.outline.body(self.getattr), self.tables) if self.getattr else None
         return Surface(
             names=self.names,
             stars=self.stars,
@@ -193,7 +195,7 @@ class _Reader:
 
     def literal(self, name: str, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
         """Keep the strings of a list or the keys of a table, for ``__all__`` and ``__getattr__``."""
-        keys = _keys(node.value)
+        keys = keys_of(node.value)
         if name == "__all__":
             if keys is None:
                 self.exported = None if not isinstance(node, ast.AugAssign) else self.exported
@@ -219,7 +221,7 @@ class _Reader:
                 self.patches.append(f"{node.args[0].id}.{name}")
         elif whole in ("__all__.extend", "__all__.append") and node.args and self.exported is not None:
             only = text_of(node.args[0])
-            more = [only] if only is not None else _keys(node.args[0])
+            more = [only] if only is not None else keys_of(node.args[0])
             self.exported = None if more is None else self.exported + more
 
     # -- definitions
@@ -250,9 +252,8 @@ class _Reader:
                         body(inner)
 
         body(node.body)
-        if self.lines is None:
-            self.lines = self.text.splitlines()
-        source = "\n".join(self.lines[node.lineno - 1 : node.end_lineno])
+        source = self.outline.class_text(node)
+        own = {m[1] for m in _SELF.finditer(source) if not is_word(source[m.start() - 1])}
         made_by = [d for d in node.decorator_list if isinstance(d, ast.Call)]
         keyword_only = [k for d in made_by for k in d.keywords if k.arg == "kw_only"]
         return Class(
@@ -263,7 +264,7 @@ class _Reader:
             methods=methods,
             attributes=attributes,
             fields=fields,
-            instance=sorted(set(_SELF.findall(source))),
+            instance=sorted(own),
         )
 
 
@@ -324,78 +325,3 @@ def _names_typing(test: ast.expr) -> bool:
     return any(
         dotted(node)[-1:] == ["TYPE_CHECKING"] for node in ast.walk(test) if isinstance(node, ast.expr)
     )
-
-
-def _keys(node: ast.expr | None) -> list[str] | None:
-    """Strings of a list, keys of a table; None where they cannot be read."""
-    if isinstance(node, ast.Dict):
-        found = [text_of(key) for key in node.keys]
-    elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        found = [text_of(element) for element in node.elts]
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.BitOr)):
-        left, right = _keys(node.left), _keys(node.right)
-        return None if left is None or right is None else left + right
-    elif isinstance(node, ast.Call) and name_of(node.func) in ("frozenset", "set", "list", "tuple", "dict"):
-        return _keys(node.args[0]) if node.args else []
-    else:
-        return None
-    return [key for key in found if key is not None] if None not in found else None
-
-
-def _read_lazy(node: ast.FunctionDef, tables: dict[str, list[str]]) -> Lazy:
-    """What a module's ``__getattr__`` answers."""
-    if not node.args.args:
-        return Lazy([], True, False)
-    asked = node.args.args[0].arg
-    keys: list[str] = []
-    tested = known = True
-    tested = False
-
-    def is_asked(value: ast.expr) -> bool:
-        return isinstance(value, ast.Name) and value.id == asked
-
-    def table(value: ast.expr) -> None:
-        nonlocal known, tested
-        tested = True
-        plain = _keys(value)
-        if (
-            isinstance(value, ast.Call)
-            and isinstance(value.func, ast.Attribute)
-            and value.func.attr == "keys"
-        ):
-            value = value.func.value
-        if plain is not None:
-            keys.extend(plain)
-        elif isinstance(value, ast.Name) and value.id in tables:
-            keys.extend(tables[value.id])
-        elif not (isinstance(value, ast.Call) and name_of(value) == "globals"):
-            known = False
-
-    for item in ast.walk(node):
-        if isinstance(item, ast.Compare) and len(item.ops) == 1 and is_asked(item.left):
-            if isinstance(item.ops[0], (ast.Eq, ast.NotEq)):
-                only = text_of(item.comparators[0])
-                tested = True
-                if only is None:
-                    known = False
-                else:
-                    keys.append(only)
-            elif isinstance(item.ops[0], (ast.In, ast.NotIn)):
-                table(item.comparators[0])
-        elif (
-            isinstance(item, ast.Subscript) and is_asked(item.slice) and not isinstance(item.value, ast.Dict)
-        ):
-            table(item.value)
-        elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
-            if item.func.attr in ("get", "pop") and item.args and is_asked(item.args[0]):
-                table(item.func.value)
-            elif is_asked(item.func.value):
-                known = False  # name.startswith(...)
-    raises = leaves(node.body) and not (
-        isinstance(node.body[-1], ast.Return) and not tested and not _uses(node.body[-1], asked)
-    )
-    return Lazy(sorted(set(keys)), raises, known and tested)
-
-
-def _uses(node: ast.AST, name: str) -> bool:
-    return any(isinstance(item, ast.Name) and item.id == name for item in ast.walk(node))

@@ -43,6 +43,11 @@ def text_of(node: ast.expr | None) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
+def is_word(character: str) -> bool:
+    """Whether a character is part of a name. (Asked after a search: ``\\b`` in a pattern makes it slow.)"""
+    return character.isalnum() or character == "_"
+
+
 def source_module(statement: ast.ImportFrom) -> str:
     """The module of a from-import as written, with its leading dots."""
     return "." * statement.level + (statement.module or "")

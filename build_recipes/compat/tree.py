@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import gc
 import hashlib
 import re
 import tokenize
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from build_recipes.compat import archive
 from build_recipes.compat.flow import read_flow
 from build_recipes.compat.model import Flow, Summary, Surface
+from build_recipes.compat.outline import Outline
 from build_recipes.compat.store import Store, code_digest
 from build_recipes.compat.surface import read_surface
+
+R = TypeVar("R")
 
 VLLM, OMNI = "vllm", "vllm_omni"
 
@@ -47,10 +49,14 @@ class Tree:
     """One release, wheel, sdist or folder of vLLM or vllm-omni.
 
     :param load: reads the contents again, when a file that has no summary yet is asked for.
+    :param whole: parse function bodies that nothing is asked of too, so that an error in one is seen. What
+        was published parses (checked over all releases), so it can do without.
     """
 
-    def __init__(self, index: Index, store: Store, load: Callable[[], archive.Contents]) -> None:
-        self.index, self.store, self._load = index, store, load
+    def __init__(
+        self, index: Index, store: Store, load: Callable[[], archive.Contents], *, whole: bool
+    ) -> None:
+        self.index, self.store, self._load, self.whole = index, store, load, whole
         self._contents: archive.Contents | None = None
         self.problems: dict[str, str] = dict(index.unread)
         self.modules = modules_of(index.files)
@@ -97,18 +103,21 @@ class Tree:
         if module in self._summaries:
             found = self._summaries[module].surface
         elif path and path not in self.index.unread:
-            kind, key = f"surface {code_digest('model', 'surface', 'syntax')}", self.index.files[path]
+            kind, key = (
+                f"surface {code_digest('lazy', 'model', 'outline', 'surface', 'syntax')}",
+                self.index.files[path],
+            )
             kept = self.store.get(kind, key)
             if kept is not None:
                 found = _SURFACE.decode(kept)
             else:
                 with no_collection():
-                    parsed = parse(self.source(path))
-                if isinstance(parsed, str):
+                    read = parse(self.source(path), read_surface, whole=self.whole)
+                if isinstance(read, str):
                     found = _UNREADABLE
-                    self.problems[path] = parsed
+                    self.problems[path] = read
                 else:
-                    found = read_surface(*parsed)
+                    found = read
                 self._fresh.setdefault(kind, {})[key] = _ENCODER.encode(found)
             if found == _UNREADABLE:
                 self.problems.setdefault(path, "does not parse")
@@ -120,7 +129,7 @@ class Tree:
         """Summaries of all modules (for vllm-omni: every file is looked at)."""
         if self._summaries:
             return self._summaries
-        kind = f"summary {code_digest('model', 'surface', 'syntax', 'flow', 'scope')}"
+        kind = f"summary {code_digest('lazy', 'model', 'outline', 'surface', 'syntax', 'flow', 'scope')}"
         kept = self.store.get_many(kind, set(self.index.files.values()))
         fresh: dict[bytes, bytes] = {}
         with no_collection():
@@ -136,7 +145,7 @@ class Tree:
             if key in kept:
                 summary = _SUMMARY.decode(kept[key])
             else:
-                summary = summarise(self.source(path))
+                summary = summarise(self.source(path), whole=self.whole)
                 kept[key] = fresh[key] = _ENCODER.encode(summary)
             if summary.problem:
                 self.problems[path] = summary.problem
@@ -180,22 +189,27 @@ def open_tree(path: Path, package: str, store: Store, sha256: str | None = None)
 
     if path.is_dir() or not path.exists():
         contents = load()
-        return _with(contents, make_index(contents), store, load)
+        return _with(contents, make_index(contents), store, load, whole=True)
     key = bytes.fromhex(sha256 or archive.digest(path))
     kind = f"index {package} {code_digest('archive', 'tree')}"
     kept = store.get(kind, key)
     if kept is not None:
-        return Tree(_INDEX.decode(kept), store, load)
+        return Tree(_INDEX.decode(kept), store, load, whole=sha256 is None)
     contents = load()
     index = make_index(contents)
     store.put_many(kind, {key: _ENCODER.encode(index)})
-    return _with(contents, index, store, load)
+    return _with(contents, index, store, load, whole=sha256 is None)
 
 
 def _with(
-    contents: archive.Contents, index: Index, store: Store, load: Callable[[], archive.Contents]
+    contents: archive.Contents,
+    index: Index,
+    store: Store,
+    load: Callable[[], archive.Contents],
+    *,
+    whole: bool,
 ) -> Tree:
-    tree = Tree(index, store, load)
+    tree = Tree(index, store, load, whole=whole)
     tree._contents = contents
     return tree
 
@@ -239,8 +253,8 @@ def products_of(index: Index) -> frozenset[str]:
     return frozenset(found)
 
 
-def parse(data: bytes) -> tuple[ast.Module, str] | str:
-    """Syntax tree and text of a source file, or why there is none."""
+def parse(data: bytes, reader: Callable[[Outline], R], *, whole: bool) -> R | str:
+    """What a reader makes of a source file, or why it cannot be parsed."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -249,19 +263,20 @@ def parse(data: bytes) -> tuple[ast.Module, str] | str:
         except (SyntaxError, LookupError, UnicodeDecodeError):
             return f"is not UTF-8 (byte {error.start})"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes are the file's own affair
-            return ast.parse(text), text
+        return reader(Outline(text, whole=whole))
     except SyntaxError as error:
         return f"does not parse: {error.msg} (line {error.lineno})"
     except (ValueError, RecursionError, MemoryError) as error:
         return f"does not parse: {error}"
 
 
-def summarise(data: bytes) -> Summary:
+def summarise(data: bytes, *, whole: bool) -> Summary:
     """The summary of one file of vllm-omni."""
-    parsed = parse(data)
-    if isinstance(parsed, str):
-        return Summary(_UNREADABLE, Flow([], {}, [], {}), parsed)
-    tree, text = parsed
-    return Summary(read_surface(tree, text), read_flow(tree, text, (VLLM, OMNI), OMNI))
+
+    def read(outline: Outline) -> Summary:
+        return Summary(read_surface(outline), read_flow(outline, (VLLM, OMNI), OMNI))
+
+    found = parse(data, read, whole=whole)
+    if isinstance(found, str):
+        return Summary(_UNREADABLE, Flow([], {}, [], {}), found)
+    return found

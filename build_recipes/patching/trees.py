@@ -11,9 +11,8 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, cast
 
 from packaging.version import Version
 
@@ -22,7 +21,7 @@ from build_recipes.data import Model, load_toml
 from build_recipes.errors import ArmoryError, UnknownTag, UnsafeArchive
 from build_recipes.patching.series import REPAIR, Variant, parse_version
 from build_recipes.paths import Places
-from build_recipes.sources.archive import replace_tree, safe_member
+from build_recipes.sources.archive import gzip_file, replace_tree, safe_member
 from build_recipes.sources.cmake_trees import Declaration, Scan
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
@@ -135,14 +134,6 @@ def vllm_tree(version: str, places: Places, *, offline: bool = False) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return into
-
-
-def gzip_file(archive: Path) -> IO[bytes]:
-    """A gzip file's content; by isal, which is three times as fast as zlib."""
-    from isal import igzip_threaded
-
-    opened: Callable[..., Any] = igzip_threaded.open
-    return cast("IO[bytes]", opened(archive, "rb"))
 
 
 def declarations(tree: Path) -> dict[str, Declaration]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
+import gzip
 import os
 import shutil
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
 from build_recipes.errors import UnsafeArchive
 
@@ -26,6 +30,22 @@ def safe_member(name: str, archive: str) -> PurePosixPath:
             f"{archive} has a member '{name}' that would be written outside its folder", _ADVICE
         )
     return path
+
+
+@contextlib.contextmanager
+def gzip_file(archive: Path) -> Iterator[IO[bytes]]:
+    """A gzip file's content, to be read from front to end; by isal, three times as fast as zlib.
+
+    :raises gzip.BadGzipFile: it is damaged. `EOFError` where it is cut short.
+    """
+    from isal import igzip_threaded, isal_zlib
+
+    opened: Callable[..., Any] = igzip_threaded.open
+    try:
+        with opened(archive, "rb") as stream:
+            yield stream
+    except cast("type[Exception]", isal_zlib.error) as error:
+        raise gzip.BadGzipFile(str(error)) from error
 
 
 def unpack_sdist(archive: Path, into: Path) -> Path:

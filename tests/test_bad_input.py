@@ -113,7 +113,7 @@ def nothing_built(places: Places) -> bool:
         ([], 2, "--tag v"),
         (["--tag", "v0.12.0", "--device", "xavier"], 12, "--device thor"),
         (["--tag", "v0.12.0", "--device", "thro"], 12, "did you mean thor?"),
-        (["--tag", "v0.11.0", "--device", "thor"], 14, "--tag v0.12.0 or newer"),
+        (["--tag", "v0.11.0", "--device", "thor"], 14, "--tag v0.11.1 or newer"),
         (["--tag", "v0.12.0", "--torch", "9.9"], 2, "it has: 2.11.0"),
         (["--tag", "v0.12.0", "--time-box", "soon"], 2, "write 9m"),
         (["--tag", "v0.12.0", "--jobs", "-1"], 2, "leave --jobs out"),

@@ -71,6 +71,8 @@ def a(x):
     torch.ops._C_cache_ops.swap_blocks(x)
     torch.ops._moe_C.topk_softmax.default(x)
     torch.ops._rocm_C.wvSplitK(x)
+    torch.ops._C_custom_ar.init_custom_qr(x)
+    torch.ops._C_custom_ar.all_reduce(x)
     torch.ops.aten.add(x, x)
     if hasattr(torch.ops._C, "maybe"):
         torch.ops._C.maybe(x)
@@ -82,8 +84,13 @@ def test_ops_that_are_called_are_told_from_guarded_and_foreign_ones() -> None:
     assert read.called["_C"] == ("maybe", "rms_norm")
     assert "aten" not in read.called
     kept, passed = ops.wanted(read, ())
-    assert kept == {"_C": ["rms_norm"], "_C_cache_ops": ["swap_blocks"], "_moe_C": ["topk_softmax"]}
-    assert sorted(passed) == ["_C.maybe", "_rocm_C.wvSplitK"]
+    assert kept == {
+        "_C": ["rms_norm"],
+        "_C_cache_ops": ["swap_blocks"],
+        "_C_custom_ar": ["all_reduce"],
+        "_moe_C": ["topk_softmax"],
+    }
+    assert sorted(passed) == ["_C.maybe", "_C_custom_ar.init_custom_qr", "_rocm_C.wvSplitK"]
     kept, _ = ops.wanted(read, {"_C"})
     assert list(kept) == ["_moe_C"]
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from compat_trees import write
 
-from build_recipes.compat import releases
+from build_recipes.compat import environment, releases
 from build_recipes.compat.check import Checker, default_tag
 from build_recipes.compat.command import Options, verify
+from build_recipes.compat.store import Store
+from build_recipes.compat.tree import VLLM, open_tree
 from build_recipes.errors import ArmoryError, CouldNotCheck, OmniBreaks, UnknownTag, UnsafeArchive
 from build_recipes.paths import Places
 
@@ -197,3 +199,13 @@ def test_the_default_tag(places: Places, tmp_path: Path, monkeypatch: pytest.Mon
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
     assert default_tag(places) == "v0.14.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "torch"),
+    [("0.12.0", "2.9.0"), ("0.24.0", "2.11.0"), ("0.33.0", "2.11.0"), ("0.9.0", "2.11.0")],
+)
+def test_a_torch_from_pypi_has_a_torchaudio_of_its_version(tmp_path: Path, version: str, torch: str) -> None:
+    """torchaudio refuses a torch of another CUDA, and then nothing that imports it can be checked."""
+    tree = open_tree(write(tmp_path, VLLM, {}, version), VLLM, Store(tmp_path / "x.sqlite"))
+    assert environment.default_torch(tree) == torch

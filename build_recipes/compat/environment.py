@@ -12,16 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
 from build_recipes import console, process
 from build_recipes.compat.tree import VLLM, Tree
-from build_recipes.errors import CouldNotCheck
+from build_recipes.errors import ArmoryError, CouldNotCheck
 from build_recipes.paths import Places
+from build_recipes.versions import for_version
 
 _NOT_FOR_IMPORTS = frozenset(
     {"fa3-fwd", "gradio", "flashinfer-python", "flashinfer-cubin", "ray", "vllm", "torch"}
 )
 """Requirements that no import needs and that are large or for one machine only."""
+
+LAST_TORCHAUDIO = "2.11.0"
+"""The last torchaudio on PyPI."""
 
 
 @contextmanager
@@ -48,7 +53,8 @@ def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
     """
     needed = requirements(vllm)
     wanted = [line for line in omni.index.requires if _applies(line)]
-    key = hashlib.sha256("\n".join([*needed, "--", *wanted, sys.version]).encode()).hexdigest()[:16]
+    inputs = [*needed, "--", *wanted, default_torch(vllm), sys.version]
+    key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:16]
     folder = places.cache / "stub-env" / key
     python = folder / "bin" / "python"
     if (folder / ".whole").exists():
@@ -57,12 +63,12 @@ def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.step("stub", f"installing a CPU torch and {len(needed)} requirements into {folder}")
     _venv(folder)
-    torch = ["torch", "torchvision", "torchaudio"]
     try:
-        _install(python, ["--torch-backend", "cpu", *torch], folder)
+        _install(python, ["--torch-backend", "cpu", "torch", "torchvision", "torchaudio"], folder)
     except CouldNotCheck:
-        console.warn("no CPU torch from its own index; taking the one of the default index")
-        _install(python, torch, folder)
+        torch = default_torch(vllm)
+        console.warn(f"no CPU torch from its own index; taking {torch} of the default index")
+        _install(python, [f"torch=={torch}", "torchvision", f"torchaudio=={torch}"], folder)
     _install(python, needed, folder)
     try:
         _install(python, wanted, folder)
@@ -75,6 +81,16 @@ def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
                 console.warn(f"without {line}: {error.args[0].splitlines()[-1]}")
     (folder / ".whole").touch()
     return python
+
+
+def default_torch(vllm: Tree) -> str:
+    """The torch to take from PyPI, where torchaudio has the same version: it refuses a torch of another CUDA, and
+    its releases ended with `LAST_TORCHAUDIO`."""
+    try:
+        wanted = for_version(Version(vllm.version).base_version).torch
+    except (InvalidVersion, ArmoryError):
+        return LAST_TORCHAUDIO
+    return min(wanted, LAST_TORCHAUDIO, key=Version)
 
 
 def requirements(vllm: Tree) -> list[str]:

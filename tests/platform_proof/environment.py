@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from uv import find_uv_bin
 
 HERE = Path(__file__).resolve().parent
 TORCH = "2.13.0"
@@ -19,10 +22,10 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def python(cache: Path) -> Path:
-    """An interpreter with a CPU build of torch.
+    """An interpreter with torch; a CPU build is enough.
 
-    PyPI has none for x86_64 (its wheels need 2 GB of CUDA libraries to be imported), so it comes from wherever
-    pip is configured to look, or from PyTorch's own CPU index.
+    PyPI has none for x86_64, so it comes from wherever pip is configured to look, or from PyTorch's own CPU index.
+    Where neither answers it is PyPI's, with the 3 GB of CUDA libraries that it needs to be imported.
     """
     version = "-".join(map(str, sys.version_info[:2]))
     kind = hashlib.sha256(f"{LIGHT} {TORCH}".encode()).hexdigest()[:8]
@@ -31,14 +34,21 @@ def python(cache: Path) -> Path:
     if (home / "ready").exists():
         return program
     shutil.rmtree(home, ignore_errors=True)
-    run([sys.executable, "-m", "venv", home])
+    run(
+        [find_uv_bin(), "venv", "--quiet", "--seed", "--python", sys.executable, home]
+    )  # Debian's venv lacks pip
     pip = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, *LIGHT.split()])
-    wheel = f"torch=={TORCH}+cpu"
-    try:
-        run([*pip, "--no-deps", wheel])
-    except AssertionError:
-        run([*pip, "--no-deps", "--index-url", CPU_INDEX, wheel])
+    wheel = f"torch=={TORCH}"
+    for words in (
+        ["--no-deps", f"{wheel}+cpu"],
+        ["--no-deps", "--index-url", CPU_INDEX, "--retries", "1", f"{wheel}+cpu"],
+        [wheel],
+    ):
+        with contextlib.suppress(AssertionError):
+            run([*pip, *words])
+            break
+    run([program, "-c", "import torch"])
     (home / "ready").touch()
     return program
 

@@ -78,6 +78,8 @@ class VllmFacts(Model, frozen=True, kw_only=True):
     releases: list[str]
     repository: str
     official_wheel_machine: str
+    last_torchaudio: str
+    """The last torchaudio on PyPI: it goes with the torch of the same version only."""
     cuda_toolkit: CudaToolkitFacts
     host_only_modules: list[str]
     """Extension modules without device code."""

@@ -18,15 +18,12 @@ from build_recipes import console, process
 from build_recipes.compat.tree import VLLM, Tree
 from build_recipes.errors import ArmoryError, CouldNotCheck
 from build_recipes.paths import Places
-from build_recipes.versions import for_version
+from build_recipes.versions import facts, for_version
 
 _NOT_FOR_IMPORTS = frozenset(
     {"fa3-fwd", "gradio", "flashinfer-python", "flashinfer-cubin", "ray", "vllm", "torch"}
 )
 """Requirements that no import needs and that are large or for one machine only."""
-
-LAST_TORCHAUDIO = "2.11.0"
-"""The last torchaudio on PyPI."""
 
 
 @contextmanager
@@ -85,12 +82,13 @@ def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
 
 def default_torch(vllm: Tree) -> str:
     """The torch to take from PyPI, where torchaudio has the same version: it refuses a torch of another CUDA, and
-    its releases ended with `LAST_TORCHAUDIO`."""
+    its releases have ended."""
+    last = facts().last_torchaudio
     try:
         wanted = for_version(Version(vllm.version).base_version).torch
     except (InvalidVersion, ArmoryError):
-        return LAST_TORCHAUDIO
-    return min(wanted, LAST_TORCHAUDIO, key=Version)
+        return last
+    return min(wanted, last, key=Version)
 
 
 def requirements(vllm: Tree) -> list[str]:

@@ -6,6 +6,7 @@ Only the files that patches and intents read are taken out, once, into the cache
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import re
 import shutil
@@ -129,7 +130,7 @@ def vllm_tree(version: str, places: Places, *, offline: bool = False) -> Path:
                 (beside / path).parent.mkdir(parents=True, exist_ok=True)
                 (beside / path).write_bytes(source.read())
         replace_tree(beside, into)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise UnsafeArchive(f"{archive} is damaged: {error}", f"remove {archive} and run again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -27,6 +27,11 @@ LIMITS = {"import": 300.0, "platform": 120.0, "kernels": 600.0, "generate": 420.
 """Seconds a tier's script may take. Generous: PTX may have to be compiled first, and torch.compile runs."""
 
 
+_OMNI = (
+    "import importlib.metadata as m; print(next((d.version for d in m.distributions(name='vllm-omni')), ''))"
+)
+
+
 def parse_tiers(text: str) -> tuple[int, ...]:
     """``0,1,2`` or ``kernels,generate``; all for an empty text.
 
@@ -141,16 +146,15 @@ def omni(trial: Trial, limit: float, started: float) -> Tier:
     """Tier 5: ``verify-omni --run`` in the wheel's environment, through the front door."""
     if importlib.util.find_spec("build_recipes.compat.environment") is None:
         return Tier(5, "omni", NOT_RUN, "this version has no verify-omni --run")
+    assert trial.python is not None
+    found = process.capture([trial.python, "-c", _OMNI]).strip()
+    if not found:
+        reason = "the environment has no vllm-omni: put its wheel, and those of what it needs, into --with"
+        return Tier(5, "omni", NOT_RUN, reason, round(time.monotonic() - started, 2))
     log = trial.folder / "omni.log"
     log.unlink(missing_ok=True)
-    words = [
-        "verify-omni",
-        "--tag",
-        f"v{trial.version.partition('+')[0]}",
-        "--run",
-        "--env",
-        str(trial.python),
-    ]
+    words: list[str | Path] = ["verify-omni", "--tag", f"v{trial.version.partition('+')[0]}", "--omni", found]
+    words += ["--run", "--env", trial.python.parent.parent]
     command: list[str | Path] = [Path(sys.prefix) / "bin/invoke", *words]
     try:
         done = process.run(command, cwd=paths.PROJECT, log=log, deadline=time.monotonic() + limit)

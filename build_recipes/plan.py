@@ -40,6 +40,8 @@ TREE_GIB = 8
 """Free disk a full build tree needs, GiB (measured on v0.12.0 for Thor: sources, toolkit, torch, objects)."""
 TOOLKIT_GLIBC = (2, 39)
 """CUDA's wheels are chosen by the newest glibc among the devices: their programs run on older ones, too."""
+C23_GLIBC = (2, 38)
+"""From this glibc on, C++ programs are bound to C23\'s strtol."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Plan:
     tree: Path
     """The build tree of this tag and device."""
     places: Places
+    here: bool = False
+    """Whether this machine is the device."""
 
     @property
     def cross(self) -> bool:
@@ -106,6 +110,11 @@ class Plan:
         """glibc of the device."""
         version = Version(self.device.glibc)
         return version.major, version.minor
+
+    @property
+    def promised_glibc(self) -> tuple[int, int]:
+        """Newest glibc that the wheel may need: the device's, or this machine's own where it is the device."""
+        return max(self.device_glibc, self.host.glibc) if self.here else self.device_glibc
 
     @property
     def epoch(self) -> int:
@@ -197,7 +206,8 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
     facts = versions.for_version(
         versions.version_of(request.tag)
     )  # what needs no lock is refused without one
-    name = request.device or device_table.detect() or "thor"
+    detected = device_table.detect()
+    name = request.device or detected or "thor"
     machine = device_table.device(name)
     facts.check_device(request.tag, name)
     wanted = os.environ.get("TORCH_CUDA_ARCH_LIST")
@@ -223,7 +233,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
     pin = choose_torch(lock, "" if existing else request.torch)
     cuda = "".join(pin.cuda.split(".")[:2])
     local = f"cu{cuda}.{name}" + (".smoke" if request.smoke else "")
-    return Plan(
+    made = Plan(
         tag=request.tag,
         version=lock.version,
         wheel_version=f"{lock.version}+{local}",
@@ -239,7 +249,27 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         patches=tuple(f"{entry.patch.id}@{entry.sha256[:12]}" for entry in selected(lock.version, machine)),
         tree=places.build / f"{request.tag}-{name}{'-smoke' if request.smoke else ''}",
         places=places,
+        here=detected == name,
     )
+    check_glibc(made)
+    return made
+
+
+def check_glibc(plan: Plan) -> None:
+    """Refuse a machine whose C++ library binds the wheel to a newer glibc than the device has.
+
+    From glibc 2.38 on, libstdc++, which is linked into the modules, calls ``__isoc23_strtoul`` (seen in all four
+    modules of the H200 build on Ubuntu 24.04; a build on Debian 12 needs 2.34).
+
+    :raises UnsupportedPair: before the hour of compiling that would end at the audit.
+    """
+    if plan.host.glibc >= C23_GLIBC > plan.promised_glibc and "glibc" not in plan.request.allow:
+        here, there = ("{}.{}".format(*version) for version in (plan.host.glibc, plan.promised_glibc))
+        raise UnsupportedPair(
+            f"a wheel built on glibc {here} needs glibc 2.38; the system of {plan.device_name} has {there}",
+            "build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself; "
+            "or, where the device's system is newer: --allow glibc",
+        )
 
 
 def parse_duration(text: str) -> float:

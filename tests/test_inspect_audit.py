@@ -60,6 +60,7 @@ def test_an_empty_kernel_counts_as_absent(tmp_path: Path) -> None:
         (THOR, {"device": "spark", "native": ()}, "no-code:_C"),
         (OLD, {}, "no-sass:_C"),
         (OLD, {}, "glibc"),
+        (THOR, {"glibc": (2, 16)}, "glibc"),
         (THOR, {"cuda": 12}, "cuda:_C"),
         (THOR, {"device": "h200"}, "machine:_C"),
         (THOR, {"torch": "2.9.0"}, "torch-promise"),

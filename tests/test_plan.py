@@ -28,6 +28,9 @@ X86 = Host("x86_64", (3, 12), (2, 39), 2, 23.5, 0.0, "ubuntu 24.04", Path("/usr/
 ARM = dataclasses.replace(X86, machine="aarch64", cores=14, memory_gib=122.0)
 
 
+OLD = dataclasses.replace(ARM, glibc=(2, 35), distribution="ubuntu 22.04")
+
+
 @pytest.fixture(autouse=True)
 def no_arch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
@@ -100,6 +103,19 @@ def test_what_cannot_be_is_refused(places: Places) -> None:
         plan_of(places, torch="1.0")
     with pytest.raises(UsageError, match="not pinned by hash"):
         plan_of(places, torch="2.9.0")
+
+
+def test_a_glibc_that_the_device_has_not_is_refused_before_the_compile(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnsupportedPair, match=r"needs glibc 2\.38; the system of gh200 has 2\.35") as caught:
+        plan_of(places, ARM, device="gh200")
+    assert "Ubuntu 22.04" in caught.value.advice
+    assert plan_of(places, OLD, device="gh200").promised_glibc == (2, 35)
+    assert plan_of(places, ARM, device="gh200", allow=("glibc",)).promised_glibc == (2, 35)
+    assert plan_of(places, ARM).promised_glibc == (2, 39)  # Thor has the same system
+    monkeypatch.setattr("build_recipes.device.detect", lambda: "gh200")  # a Grace-Hopper with Ubuntu 24.04
+    assert plan_of(places, ARM, device="gh200").promised_glibc == (2, 39)
 
 
 def test_too_little_memory_or_disk_is_said_before_the_compile(

@@ -37,6 +37,13 @@ class Promise:
     """Modules left out on purpose, by stem."""
     torch: str = ""
     """The torch it was built with (``2.11.0``), empty where that is not promised."""
+    glibc: tuple[int, int] | None = None
+    """Newest glibc it may need; the device's where it is None."""
+
+    @property
+    def newest_glibc(self) -> tuple[int, ...]:
+        """Newest glibc it may need."""
+        return self.glibc or abi.version(device(self.device).glibc)
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,8 @@ def audit_wheel(
             kept = list(findings.promised(opened, seen.modules, promise))
             ids = {one.id for one in kept}
             found = [one for one in found if one.id not in ids] + kept
-        judged = {name: judge(name, one, seen.modules, found) for name, one in asked.items()}
+        there = {promise.device: promise.newest_glibc} if promise else {}
+        judged = {name: judge(name, one, seen.modules, found, there.get(name)) for name, one in asked.items()}
         return Audit(
             wheel=wheel.name,
             version=opened.version,
@@ -208,8 +216,13 @@ def _parts(wheel: Distribution) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda row: -row[1]))
 
 
-def judge(name: str, entry: Device, modules: Sequence[Module], found: Sequence[Finding]) -> OnDevice:
-    """The verdict for one device."""
+def judge(
+    name: str, entry: Device, modules: Sequence[Module], found: Sequence[Finding], glibc: tuple[int, ...] | None = None
+) -> OnDevice:  # fmt: skip
+    """The verdict for one device.
+
+    :param glibc: of its system, where that is known better than from the table.
+    """
     families = verdict.families(modules, entry)
     against = [one.text for one in found if one.severity == "error" and one.breaks]
     unresolved = [one for one in found if one.id.startswith("closure:")]
@@ -227,9 +240,10 @@ def judge(name: str, entry: Device, modules: Sequence[Module], found: Sequence[F
     for major in sorted({major for module in modules for major in module.cuda}):
         if not verdict.takes_cuda(entry, major):
             against.append(f"links CUDA {major}; the device runs CUDA {entry.cuda}")
-    if abi.version(entry.glibc) < findings.glibc(modules):
-        needed = ".".join(map(str, findings.glibc(modules)))
-        against.append(f"needs glibc {needed}, the device's system has {entry.glibc}")
+    system = glibc or abi.version(entry.glibc)
+    if system < findings.glibc(modules):
+        needed, has = (".".join(map(str, version)) for version in (findings.glibc(modules), system))
+        against.append(f"needs glibc {needed}, the device's system has {has}")
     lacking = [
         _title(family) for family, one in families.items() if one.status == verdict.ABSENT and _core(family)
     ]

@@ -179,6 +179,14 @@ def promised(wheel: Distribution, modules: Sequence[Module], promise: Promise) -
     for platform_tag in sorted({tag.rsplit("-", 1)[-1] for tag in wheel.file_tags()}):
         yield from _glibc(platform_tag, modules, "error")
     entry = device(promise.device)
+    if glibc(modules) > promise.newest_glibc:
+        yield Finding(
+            "glibc",
+            "error",
+            f"needs glibc {_dotted(glibc(modules))}, the system of {promise.device} has {_dotted(promise.newest_glibc)}"
+            f" ({_newest(modules)})",
+            "build on a system with that glibc or an older one, or on the device itself",
+        )
     capability = verdict.number(entry.capability)
     for name in promise.modules:
         if name not in there:

@@ -59,6 +59,7 @@ def audit_gate(plan: Plan, made: Provisioned, compiled: Compiled, packaged: Pack
         native=tuple(name for name in built if name not in hostonly),
         left_out=tuple(target_of(name) for name in compiled.left_out),
         torch=made.torch_version.split("+")[0],
+        glibc=plan.promised_glibc,
     )
     with contextlib.ExitStack() as stack:
         places = [made.torch / "lib", _cuda_libraries(plan, made)]

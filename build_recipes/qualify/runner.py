@@ -25,11 +25,10 @@ from build_recipes.stages.publish import sha256
 NAMES = ("audit", "import", "platform", "kernels", "generate", "omni")
 LIMITS = {"import": 300.0, "platform": 120.0, "kernels": 600.0, "generate": 420.0, "omni": 1800.0}
 """Seconds a tier's script may take. Generous: PTX may have to be compiled first, and torch.compile runs."""
-
-
 _OMNI = (
     "import importlib.metadata as m; print(next((d.version for d in m.distributions(name='vllm-omni')), ''))"
 )
+"""Asks an environment which vllm-omni it has."""
 
 
 def parse_tiers(text: str) -> tuple[int, ...]:
@@ -161,10 +160,11 @@ def omni(trial: Trial, limit: float, started: float) -> Tier:
     except (TimeoutError, FileNotFoundError) as error:
         return Tier(5, "omni", NOT_RUN, str(error), round(time.monotonic() - started, 2))
     result = {0: PASSED, 62: FAILED}.get(done.returncode, NOT_RUN)
-    words_said = " | ".join(line.strip() for line in done.tail[-4:])
-    return Tier(
-        5, "omni", result, words_said[-600:], round(time.monotonic() - started, 2), {"exit": done.returncode}
-    )
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = said[:2] if result == PASSED else said[-4:]  # the verdict and the count; else the error
+    reason = " | ".join(line.strip() for line in told)[-600:]
+    facts = {"exit": done.returncode, "said": said[:200]}
+    return Tier(5, "omni", result, reason, round(time.monotonic() - started, 2), facts)
 
 
 def this_machine(trial: Trial) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 import zipfile
 from typing import Any
 
+from build_recipes.console import warn
 from build_recipes.inspect.audit import audit_wheel
 from build_recipes.inspect.closure import shared_libraries
 from build_recipes.inspect.elf import mapped
@@ -72,6 +73,11 @@ def imports(trial: Trial, limit: float) -> Tier:
         seen = run_script(trial, "import_check", {"modules": read["modules"], "ops": read["wanted"]}, limit)
         facts = {**seen, **facts, "checks": [check, *seen["checks"]]}
     result, reason = judge(facts["checks"])
+    absent = facts.get("requirements_absent")
+    if absent:
+        warn(f"not installed here, though the wheel asks for them: {', '.join(absent)}")
+        if result != PASSED:
+            reason += f"; not installed here: {', '.join(absent)} (put their wheels into --with)"
     if result == PASSED:
         reason += f"; {count} ops registered" + (
             "" if trial.python else " (read statically; nothing was imported)"

@@ -5,12 +5,37 @@ usage: import_check.py FINDINGS.json '{"modules": ["vllm._C", ...], "ops": {"_C"
 """
 
 import importlib
+import importlib.metadata
 
 from common import Findings, Skip
 
 
+def requirements():
+    """The wheel's requirements that this environment has not, or has in another version than asked for."""
+    from packaging.requirements import Requirement
+
+    absent, other = [], {}
+    for line in importlib.metadata.requires("vllm") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(wanted.name)
+            continue
+        if not wanted.specifier.contains(version, prereleases=True):
+            other[wanted.name] = f"{version} (asked for: {wanted.specifier})"
+    return absent, other
+
+
 def main() -> None:
     found = Findings()
+    try:
+        absent, other = requirements()
+        found.set(requirements_absent=absent, requirements_other=other)
+    except ImportError:  # no packaging: nothing is told of them
+        pass
 
     def vllm_itself():
         import torch

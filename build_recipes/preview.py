@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from build_recipes.console import duration, say, size
 from build_recipes.plan import TOOLKIT_GLIBC, TREE_GIB, Plan
 from build_recipes.sources.lockfile import FilePin, TreePin, pick_wheels
 from build_recipes.stages.published import published
+from build_recipes.toolchain.cuda import system_toolkits
 
 OVERHEAD_S = 60
 """Seconds of a build beside its compilers once everything is fetched (measured: fetch to configure, package, audit)."""
@@ -23,7 +25,9 @@ def downloads(plan: Plan) -> list[FilePin]:
     def pick(group: str, machine: str, glibc: tuple[int, int], torch: str | None = None) -> list[FilePin]:
         return pick_wheels(plan.lock, group, machine=machine, python=python, glibc=glibc, torch=torch)
 
-    wanted = [*pick("build", host, plan.host.glibc), *pick("cuda", host, TOOLKIT_GLIBC)]
+    wanted = pick("build", host, plan.host.glibc)
+    if not _own_toolkit(plan):
+        wanted += pick("cuda", host, TOOLKIT_GLIBC)
     if plan.cross:
         wanted += pick("cuda", device, TOOLKIT_GLIBC)
     for group in ("torch",) if plan.cross else ("torch", "torch-deps"):
@@ -55,6 +59,13 @@ def preview(plan: Plan) -> dict[str, Any]:
         "estimate_from": "this tree's own units" if learned(plan.tree / "units.jsonl") else "costs.toml",
         "environment": planned_environment(plan),
     }
+
+
+def _own_toolkit(plan: Plan) -> bool:
+    """Whether a CUDA toolkit of this machine comes before one from wheels."""
+    if plan.cross or plan.request.cuda == "wheels":
+        return False
+    return bool(plan.request.cuda or os.environ.get("CUDA_HOME") or any(system_toolkits()))
 
 
 def _instead(tree: TreePin) -> str:

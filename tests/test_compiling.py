@@ -304,7 +304,7 @@ def test_the_cost_table_knows_the_units_that_matter() -> None:
     assert costs.expected("_C/anything.cu.o") == Cost(default.cpu_s, default.gib)
 
 
-@pytest.mark.parametrize("build", ["thor-v0.12.0", "h200-v0.12.0"])
+@pytest.mark.parametrize("build", ["thor-v0.12.0", "h200-v0.12.0", "h200-v0.12.0/2026-11-20"])
 def test_no_unit_of_a_real_build_took_more_memory_than_the_table_says(build: str) -> None:
     """More than 5 % would be a unit that is admitted where it does not fit."""
     seen = list(read_journal(PACKAGE.parent / "docs/evidence" / build / "units.jsonl"))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from build_recipes.compiling import costs, drive, graph
-from build_recipes.compiling.broker import Broker
+from build_recipes.compiling.broker import Broker, held_by
 from build_recipes.compiling.costs import Cost, learned, read_journal
 from build_recipes.compiling.progress import Progress
 from build_recipes.errors import UngatedUnits
@@ -108,6 +108,19 @@ def test_two_units_that_do_not_fit_together_never_meet(project: Project) -> None
     assert a1 <= b0 + 0.15 or b1 <= a0 + 0.15, "the two heavy units ran side by side"
     others = [spans["mod/c.cpp.o"], spans["mod/d.cpp.o"]]
     assert any(start < a1 and end > a0 for start, end in others), "no light unit filled the other core"
+
+
+def test_what_a_launcher_holds_is_what_its_descendants_hold() -> None:
+    hold = "import sys; b = bytearray(b'x') * (200 << 20); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        ["sh", "-c", f'{sys.executable} -c "{hold}"; true'], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdin and shell.stdout
+        assert shell.stdout.readline() == b"held\n"
+        held = held_by([shell.pid, 2**22 + 1])
+        shell.stdin.close()
+    assert 0.19 < held[shell.pid] < 0.4
+    assert held[2**22 + 1] == 0.0
 
 
 def test_the_longest_unit_starts_first(project: Project) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 
 import nightly_history
 import pytest
+from chromium import chromium
 
-from build_recipes.errors import MissingPackages
 from build_recipes.nightly.page.markup import el
 from build_recipes.nightly.page.plots import ticks
 from build_recipes.nightly.page.render import render
@@ -95,13 +94,11 @@ def test_the_command_writes_page_and_feed(places: Places) -> None:
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        raise MissingPackages(
-            "no Chromium for the page's tests", "apt-get install -y chromium, or ./inv test --install"
-        )
+    program, environment = chromium()
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        opened = driver.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"], env=environment or None
+        )
         yield opened
         opened.close()
 

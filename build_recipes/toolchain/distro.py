@@ -24,6 +24,8 @@ class Need(Model, frozen=True):
     check: str
     debian: str
     fedora: str
+    not_on: tuple[str, ...] = ()
+    """Distributions (ID of os-release) that have no such package; there it is not asked for."""
 
 
 class Needs(Model, frozen=True):
@@ -44,7 +46,8 @@ def missing(host: Host, *, cross: bool, wanted: bool, tests: bool = False) -> li
     if wanted:
         kinds |= {"wanted"} | ({"wanted-cross"} if cross else set())
     rows = load_toml(paths.PACKAGE / "toolchain/distro.toml", Needs).need
-    return [row for row in rows if row.when in kinds and not _there(row, host)]
+    family = host.distribution.split()[0]
+    return [row for row in rows if row.when in kinds and family not in row.not_on and not _there(row, host)]
 
 
 def _there(row: Need, host: Host) -> bool:

@@ -28,8 +28,8 @@ def code_digest(*modules: str) -> str:
 
 
 JUDGING = (
-    *("archive", "calls", "flow", "importing", "lazy", "model", "moved", "outline", "reach", "resolve"),
-    *("scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
+    *("archive", "calls", "expressions", "flow", "importing", "lazy", "model", "moved", "outline", "reach"),
+    *("resolve", "scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
 )
 """Modules a verdict depends on."""
 
@@ -39,6 +39,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._later: dict[str, dict[bytes, bytes]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.connection = self._open()
@@ -57,6 +58,9 @@ class Store:
 
     def get(self, kind: str, key: bytes) -> bytes | None:
         """One value, or None."""
+        value = self._later.get(kind, {}).get(key)
+        if value is not None:
+            return value
         row = self.connection.execute(
             "SELECT value FROM entry WHERE kind=? AND key=?", (kind, key)
         ).fetchone()
@@ -73,6 +77,16 @@ class Store:
             )
             found.update(dict(rows.fetchall()))
         return found
+
+    def put_later(self, kind: str, key: bytes, value: bytes) -> None:
+        """Keep a value with the next `flush`; `get` finds it at once."""
+        self._later.setdefault(kind, {})[key] = value
+
+    def flush(self) -> None:
+        """Write what was put for later."""
+        for kind, values in self._later.items():
+            self.put_many(kind, values)
+        self._later = {}
 
     def put_many(self, kind: str, values: Mapping[bytes, bytes]) -> None:
         """Keep values. Where the disk or another process is in the way, they are simply not kept."""

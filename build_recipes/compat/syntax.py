@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +46,18 @@ def text_of(node: ast.expr | None) -> str | None:
 def is_word(character: str) -> bool:
     """Whether a character is part of a name. (Asked after a search: ``\\b`` in a pattern makes it slow.)"""
     return character.isalnum() or character == "_"
+
+
+def mentions(text: str, words: Iterable[str]) -> bool:
+    """Whether one of some names is in a text."""
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            end = at + len(word)
+            if not is_word(text[at - 1 : at]) and not is_word(text[end : end + 1]):
+                return True
+            at = text.find(word, end)
+    return False
 
 
 def source_module(statement: ast.ImportFrom) -> str:

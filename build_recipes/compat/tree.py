@@ -25,6 +25,9 @@ R = TypeVar("R")
 
 VLLM, OMNI = "vllm", "vllm_omni"
 
+_SURFACE_CODE = ("lazy", "model", "outline", "surface", "syntax")
+"""Modules of this package that make a surface."""
+
 _EXTENSION = re.compile(r"""CMakeExtension\(\s*(?:name\s*=\s*)?["']([\w.]+)["']""")
 _PRODUCT = re.compile(r"""vllm/((?:vllm_flash_attn|third_party/\w+))/""")
 
@@ -63,7 +66,6 @@ class Tree:
         self.products = products_of(index)
         self._surfaces: dict[str, Surface | None] = {}
         self._summaries: dict[str, Summary] = {}
-        self._fresh: dict[str, dict[bytes, bytes]] = {}
 
     @property
     def package(self) -> str:
@@ -103,10 +105,7 @@ class Tree:
         if module in self._summaries:
             found = self._summaries[module].surface
         elif path and path not in self.index.unread:
-            kind, key = (
-                f"surface {code_digest('lazy', 'model', 'outline', 'surface', 'syntax')}",
-                self.index.files[path],
-            )
+            kind, key = f"surface {code_digest(*_SURFACE_CODE)}", self.index.files[path]
             kept = self.store.get(kind, key)
             if kept is not None:
                 found = _SURFACE.decode(kept)
@@ -118,7 +117,7 @@ class Tree:
                     self.problems[path] = read
                 else:
                     found = read
-                self._fresh.setdefault(kind, {})[key] = _ENCODER.encode(found)
+                self.store.put_later(kind, key, _ENCODER.encode(found))
             if found == _UNREADABLE:
                 self.problems.setdefault(path, "does not parse")
                 found = None
@@ -129,7 +128,7 @@ class Tree:
         """Summaries of all modules (for vllm-omni: every file is looked at)."""
         if self._summaries:
             return self._summaries
-        kind = f"summary {code_digest('lazy', 'model', 'outline', 'surface', 'syntax', 'flow', 'scope')}"
+        kind = f"summary {code_digest(*_SURFACE_CODE, 'expressions', 'flow', 'scope')}"
         kept = self.store.get_many(kind, set(self.index.files.values()))
         fresh: dict[bytes, bytes] = {}
         with no_collection():
@@ -153,9 +152,7 @@ class Tree:
 
     def save(self) -> None:
         """Keep the surfaces that were made since the last time."""
-        for kind, values in self._fresh.items():
-            self.store.put_many(kind, values)
-        self._fresh = {}
+        self.store.flush()
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -11,7 +11,8 @@ from build_recipes.compat.resolve import NO_ATTRIBUTE
 from build_recipes.compat.store import code_digest
 from build_recipes.compat.tree import Tree
 
-_DEFINED = re.compile(r"^(?:class|def|async def)[ ]+(\w+)|^(\w+)[ ]*(?::[^=\n]+)?=(?!=)", re.M)
+_DEFINED = re.compile(r"\n(?:(?:class|def|async def)[ ]+(\w+)|(\w+)[ ]*(?::[^=\n]+)?=(?!=))")
+"""With the line end before (and not ``^``): a search for a plain character is the fastest there is."""
 _NAMES = msgspec.msgpack.Decoder(list[str])
 
 History = Callable[[str, str], "str | None"]
@@ -67,7 +68,7 @@ def defined_names(tree: Tree) -> dict[str, list[str]]:
             continue
         key = tree.index.files[path]
         if key not in kept:
-            text = tree.source(path).decode("utf-8", "replace")
+            text = "\n" + tree.source(path).decode("utf-8", "replace")
             names = sorted({a or b for a, b in _DEFINED.findall(text)})
             kept[key] = fresh[key] = msgspec.msgpack.encode(names)
         found[module] = _NAMES.decode(kept[key])

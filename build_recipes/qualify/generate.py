@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from build_recipes.console import say
 from build_recipes.device import Device
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
 from build_recipes.qualify.trial import Trial, failed, run_script
@@ -40,6 +41,8 @@ def generate(trial: Trial, limit: float) -> Tier:
     """
     started = time.monotonic()
     settings = memory(trial.device)
+    share, cache = settings["utilization"], settings["kv_bytes"] >> 20
+    say(f"  memory: {share:.2f} of the GPU's, {cache} MiB of KV cache; {settings['why']}")
     model = trial.folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     made = run_script(trial, "make_model", {"folder": str(model)}, 120)

@@ -148,6 +148,7 @@ def test_an_error_is_seen_where_it_is_looked_for() -> None:
 
 
 _EVERY = [
+    pytest.mark.timeout(3600),
     pytest.mark.slow,
     pytest.mark.skipif("ARMORY_SLOW" not in os.environ, reason="set ARMORY_SLOW=1"),
 ]

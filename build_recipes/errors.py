@@ -197,6 +197,12 @@ class TreeBusy(ArmoryError):
     exit_code = 47
 
 
+class GlibcTooNew(ArmoryError):
+    """A wheel built on this machine would need a newer glibc than the device's system has."""
+
+    exit_code = 48
+
+
 # -- compile -------------------------------------------------------------------------------------
 
 

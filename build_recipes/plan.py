@@ -22,6 +22,7 @@ from build_recipes import versions
 from build_recipes.device import Device
 from build_recipes.errors import (
     CpuTorch,
+    GlibcTooNew,
     NotEnoughDisk,
     NotEnoughMemory,
     TorchCudaMismatch,
@@ -261,11 +262,11 @@ def check_glibc(plan: Plan) -> None:
     From glibc 2.38 on, libstdc++, which is linked into the modules, calls ``__isoc23_strtoul`` (seen in all four
     modules of the H200 build on Ubuntu 24.04; a build on Debian 12 needs 2.34).
 
-    :raises UnsupportedPair: before the hour of compiling that would end at the audit.
+    :raises GlibcTooNew: before the hour of compiling that would end at the audit.
     """
     if plan.host.glibc >= C23_GLIBC > plan.promised_glibc and "glibc" not in plan.request.allow:
         here, there = ("{}.{}".format(*version) for version in (plan.host.glibc, plan.promised_glibc))
-        raise UnsupportedPair(
+        raise GlibcTooNew(
             f"a wheel built on glibc {here} needs glibc 2.38; the system of {plan.device_name} has {there}",
             "build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself; "
             "or, where the device's system is newer: --allow glibc",

@@ -12,6 +12,7 @@ import pytest
 
 from build_recipes.errors import (
     ArchitectureMismatch,
+    GlibcTooNew,
     NotEnoughDisk,
     NotEnoughMemory,
     TreeBusy,
@@ -108,7 +109,7 @@ def test_what_cannot_be_is_refused(places: Places) -> None:
 def test_a_glibc_that_the_device_has_not_is_refused_before_the_compile(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UnsupportedPair, match=r"needs glibc 2\.38; the system of gh200 has 2\.35") as caught:
+    with pytest.raises(GlibcTooNew, match=r"needs glibc 2\.38; the system of gh200 has 2\.35") as caught:
         plan_of(places, ARM, device="gh200")
     assert "Ubuntu 22.04" in caught.value.advice
     assert plan_of(places, OLD, device="gh200").promised_glibc == (2, 35)

@@ -30,6 +30,7 @@ def build(plan: Plan, *, install: bool = False) -> Result:
     """
     started = time.monotonic()
     publish.check_writable(plan.places.wheels)
+    plan.facts.check_python(plan.tag, plan.host.python)
     check_disk(plan)
     distro.ensure(plan.host, cross=plan.cross, install=install)
     check_given(plan)

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from build_recipes import paths
 from build_recipes.data import Model, load_toml
-from build_recipes.errors import NotATag, UnknownTag, UnsupportedPair, UsageError
+from build_recipes.errors import NotATag, ToolchainMismatch, UnknownTag, UnsupportedPair, UsageError
 
 Python = tuple[int, int]
 """A Python minor version: ``(3, 12)``."""
@@ -69,6 +69,19 @@ class VersionFacts(Model, frozen=True, kw_only=True):
         if device in self.refused:
             raise UnsupportedPair(
                 f"vLLM {tag} {self.refused[device]}", f"--tag v{self.before} or newer (invoke plan --tag ...)"
+            )
+
+    def check_python(self, tag: str, python: Python) -> None:
+        """Refuse a Python that this range's CMake refuses, before anything is fetched.
+
+        :raises ToolchainMismatch: naming those that it takes.
+        """
+        first, last = self.python
+        if not first <= python <= last:
+            here, low, high = ("{}.{}".format(*version) for version in (python, first, last))
+            raise ToolchainMismatch(
+                f"vLLM {tag} is built with Python {low} to {high}; this is {here}",
+                f"python{high} ./inv ... (uv python install {high} brings one)",
             )
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from build_recipes.build import build
 from build_recipes.errors import (
     ArchitectureMismatch,
     GlibcTooNew,
     NotEnoughDisk,
     NotEnoughMemory,
+    ToolchainMismatch,
     TreeBusy,
     UnsupportedPair,
     UsageError,
@@ -117,6 +119,15 @@ def test_a_glibc_that_the_device_has_not_is_refused_before_the_compile(
     assert plan_of(places, ARM).promised_glibc == (2, 39)  # Thor has the same system
     monkeypatch.setattr("build_recipes.device.detect", lambda: "gh200")  # a Grace-Hopper with Ubuntu 24.04
     assert plan_of(places, ARM, device="gh200").promised_glibc == (2, 39)
+
+
+def test_a_python_that_vllm_refuses_is_said_before_the_fetch(places: Places) -> None:
+    plan = plan_of(places, dataclasses.replace(X86, python=(3, 14)))
+    with pytest.raises(
+        ToolchainMismatch, match=r"v0\.12\.0 is built with Python 3\.10 to 3\.13; this is 3\.14"
+    ):
+        build(plan)
+    assert list(places.build.iterdir()) == []
 
 
 def test_too_little_memory_or_disk_is_said_before_the_compile(

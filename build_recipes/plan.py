@@ -41,8 +41,6 @@ TREE_GIB = 8
 """Free disk a full build tree needs, GiB (measured on v0.12.0 for Thor: sources, toolkit, torch, objects)."""
 TOOLKIT_GLIBC = (2, 39)
 """CUDA's wheels are chosen by the newest glibc among the devices: their programs run on older ones, too."""
-C23_GLIBC = (2, 38)
-"""From this glibc on, C++ programs are bound to C23\'s strtol."""
 
 
 @dataclass(frozen=True)
@@ -264,10 +262,11 @@ def check_glibc(plan: Plan) -> None:
 
     :raises GlibcTooNew: before the hour of compiling that would end at the audit.
     """
-    if plan.host.glibc >= C23_GLIBC > plan.promised_glibc and "glibc" not in plan.request.allow:
-        here, there = ("{}.{}".format(*version) for version in (plan.host.glibc, plan.promised_glibc))
+    c23 = versions.facts().c23_glibc
+    if plan.host.glibc >= c23 > plan.promised_glibc and "glibc" not in plan.request.allow:
+        here, needed, there = ("{}.{}".format(*one) for one in (plan.host.glibc, c23, plan.promised_glibc))
         raise GlibcTooNew(
-            f"a wheel built on glibc {here} needs glibc 2.38; the system of {plan.device_name} has {there}",
+            f"a wheel built on glibc {here} needs glibc {needed}; the system of {plan.device_name} has {there}",
             "build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself; "
             "or, where the device's system is newer: --allow glibc",
         )

@@ -94,6 +94,8 @@ class VllmFacts(Model, frozen=True, kw_only=True):
     last_torchaudio: str
     """The last torchaudio on PyPI: it goes with the torch of the same version only."""
     cuda_toolkit: CudaToolkitFacts
+    c23_glibc: tuple[int, int]
+    """The glibc from which on a wheel that is built there needs it, whatever its sources call."""
     host_only_modules: list[str]
     """Extension modules without device code."""
     copied_modules: list[str]

@@ -13,11 +13,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from build_recipes.inspect import fatbin
-from build_recipes.inspect.elf import Elf
-from build_recipes.inspect.subject import official
-from build_recipes.inspect.wheel import Wheel, is_module
-from build_recipes.paths import Places
+from build_recipes.audit.subject import official
+from build_recipes.formats import fatbin
+from build_recipes.formats.elf import Elf
+from build_recipes.formats.wheel import Wheel, is_module
+from build_recipes.kit.paths import Places
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.inspect.subject import official
-from build_recipes.paths import Places
+from build_recipes.audit.subject import official
+from build_recipes.kit import process
+from build_recipes.kit.paths import Places
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 
 

@@ -22,7 +22,7 @@ RUNS = 5
 
 def one(what: str, wheel: str) -> dict[str, float]:
     """One measurement in this process."""
-    from build_recipes.inspect.audit import audit_wheel
+    from build_recipes.audit.audit import audit_wheel
 
     started, cpu = time.monotonic(), time.process_time()
     if what == "zlib":
@@ -49,9 +49,9 @@ def main() -> None:
     if len(sys.argv) > 3 and sys.argv[1] == "--one":
         print(json.dumps(one(sys.argv[2], sys.argv[3])))
         return
-    from build_recipes import process
-    from build_recipes.inspect.subject import official
-    from build_recipes.paths import Places
+    from build_recipes.audit.subject import official
+    from build_recipes.kit import process
+    from build_recipes.kit.paths import Places
 
     results = {}
     for version in sys.argv[1:] or ["0.12.0", "0.33.0"]:

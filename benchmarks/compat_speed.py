@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from build_recipes.compat.check import Checker
-from build_recipes.compat.tree import OMNI, VLLM
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Checker
+from build_recipes.verify.read.tree import OMNI, VLLM
 
 PAIRS = ["0.12.0rc1:0.12.0", "0.18.0:0.18.0", "0.24.0:0.24.0", "0.24.0:0.25.0", "0.32.0rc1:0.33.0"]
 

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from build_recipes.doctor.diagnose import diagnose_file
-from build_recipes.doctor.signatures import ORDINARY, known
+from build_recipes.diagnosis.diagnose import diagnose_file
+from build_recipes.diagnosis.signatures import ORDINARY, known
 
 LOGS = Path(__file__).parent.parent / "tests" / "logs"
 

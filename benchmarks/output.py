@@ -21,10 +21,10 @@ from pathlib import Path
 
 from trees import table
 
-from build_recipes.compiling import drive, graph
-from build_recipes.compiling.broker import Broker
-from build_recipes.compiling.progress import Progress
-from build_recipes.paths import PACKAGE
+from build_recipes.build.compiling import drive, graph
+from build_recipes.build.compiling.broker import Broker
+from build_recipes.build.compiling.progress import Progress
+from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
 LAUNCHER = PACKAGE / "compiling/unit.py"

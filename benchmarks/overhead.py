@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trees import options, table
 
-from build_recipes.paths import PROJECT
+from build_recipes.kit.paths import PROJECT
 
 INVOKE = Path(sys.executable).with_name("invoke")
 

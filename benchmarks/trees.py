@@ -7,13 +7,14 @@ import dataclasses
 import os
 from pathlib import Path
 
-from build_recipes import build
-from build_recipes.console import console
-from build_recipes.host import Host
-from build_recipes.paths import PROJECT, Places
-from build_recipes.plan import Plan, Request, make_plan
-from build_recipes.stages.fetch import Fetched
-from build_recipes.stages.provision import Provisioned, provision
+from build_recipes.build import pipeline as build
+from build_recipes.build.plan import Plan, make_plan
+from build_recipes.build.request import Request
+from build_recipes.build.stages.provision import Provisioned, provision
+from build_recipes.kit.console import console
+from build_recipes.kit.host import Host
+from build_recipes.kit.paths import PROJECT, Places
+from build_recipes.sources.fetch import Fetched
 
 
 def options(what: str) -> argparse.ArgumentParser:

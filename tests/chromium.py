@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
 
 URL = "https://registry.npmjs.org/@sparticuz/chromium/-/chromium-153.0.0.tgz"
 SHA256 = "20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
-from build_recipes.compat.store import Store
-from build_recipes.compat.tree import OMNI, VLLM, Tree, open_tree
-from build_recipes.compat.verdict import Report, judge
+from build_recipes.verify.judge.verdict import Report, judge
+from build_recipes.verify.read.store import Store
+from build_recipes.verify.read.tree import OMNI, VLLM, Tree, open_tree
 
 Files = dict[str, str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a background shell has Ctrl-C ignored, and what we start would inherit that; the tests press it

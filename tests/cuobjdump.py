@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes import process
-from build_recipes.paths import Places
+from build_recipes.kit import process
+from build_recipes.kit.paths import Places
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import tags_for
 from build_recipes.sources.registry import file_pins

@@ -14,11 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.compat import environment, matrix, probe, releases
-from build_recipes.compat.check import Checker
-from build_recipes.compat.tree import OMNI, VLLM
-from build_recipes.paths import Places
+from build_recipes.kit import process
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Checker
+from build_recipes.verify.judge import matrix
+from build_recipes.verify.read import releases
+from build_recipes.verify.read.tree import OMNI, VLLM
+from build_recipes.verify.run import environment, probe
 
 DATA = Path(__file__).parent / "data" / "compat" / "names.json"
 _ASK = """

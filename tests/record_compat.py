@@ -15,9 +15,9 @@ import json
 import sys
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.compat.command import Options, verify
-from build_recipes.errors import OmniBreaks
+from build_recipes.kit import process
+from build_recipes.kit.errors import OmniBreaks
+from build_recipes.verify.command import Options, verify
 
 DATA = Path(__file__).parent / "data" / "compat" / "imports"
 _VERSIONS = "from importlib.metadata import version as v; print(v('torch'), v('transformers'), v('pydantic'))"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from wheel_maker import DATA, make_wheel, thor_wheel
 
-from build_recipes import advise as advising
-from build_recipes.advise import advise
-from build_recipes.errors import NotAWheel, UnknownDevice, UnknownTag, UsageError
-from build_recipes.inspect import subject
-from build_recipes.paths import Places
+from build_recipes.audit import subject
+from build_recipes.build import advise as advising
+from build_recipes.build.advise import advise
+from build_recipes.kit.errors import NotAWheel, UnknownDevice, UnknownTag, UsageError
+from build_recipes.kit.paths import Places
 
 OLD = (DATA / "old.so").read_bytes()
 

@@ -26,13 +26,14 @@ from test_compiling import Project
 from wheel_maker import make_wheel
 
 import tasks
-from build_recipes import paths
-from build_recipes.compiling.costs import expected, learned
-from build_recipes.paths import PROJECT, Places
-from build_recipes.plan import Request, make_plan
+from build_recipes.build.compiling.costs import expected, learned
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
+from build_recipes.build.stages import compile as compiling
+from build_recipes.kit import paths
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.sources import download
 from build_recipes.sources.lockfile import FilePin, load_lock, save_lock
-from build_recipes.stages import compile as compiling
 
 NATIVE = "h200" if platform.machine() == "x86_64" else "thor"
 """A device with this machine's CPU: nothing is cross-compiled."""
@@ -273,7 +274,7 @@ def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path) -> None:
 
 def test_two_builds_of_one_tree(door: Door, places: Places) -> None:
     code = (
-        "import sys; from pathlib import Path; from build_recipes.stages.record import tree_lock\n"
+        "import sys; from pathlib import Path; from build_recipes.build.stages.record import tree_lock\n"
         "with tree_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     tree = places.build / f"v0.12.0-{NATIVE}-smoke"

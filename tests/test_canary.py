@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes import paths
-from build_recipes.doctor.canaries import canary_here, check
-from build_recipes.doctor.canary import CanaryResult, run_canary
-from build_recipes.errors import CanaryFailed
-from build_recipes.host import Host
+from build_recipes.build.stages.canary import canary_here, check
+from build_recipes.canary.trial import CanaryResult, run_canary
+from build_recipes.kit import paths
+from build_recipes.kit.errors import CanaryFailed
+from build_recipes.kit.host import Host
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import load_lock, pick_wheels
 from build_recipes.toolchain import cuda

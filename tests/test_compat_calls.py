@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from compat_trees import Bench
 
-from build_recipes.compat.verdict import judge
+from build_recipes.verify.judge.verdict import judge
 
 THEN = {
     "calls.py": """

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from compat_trees import write
 
-from build_recipes.compat import environment, releases
-from build_recipes.compat.check import Checker, default_tag
-from build_recipes.compat.command import Options, verify
-from build_recipes.compat.store import Store
-from build_recipes.compat.tree import VLLM, open_tree
-from build_recipes.errors import ArmoryError, CouldNotCheck, OmniBreaks, UnknownTag, UnsafeArchive
-from build_recipes.paths import Places
+from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks, UnknownTag, UnsafeArchive
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Checker, default_tag
+from build_recipes.verify.command import Options, verify
+from build_recipes.verify.read import releases
+from build_recipes.verify.read.store import Store
+from build_recipes.verify.read.tree import VLLM, open_tree
+from build_recipes.verify.run import environment
 
 
 def _wheel(path: Path, files: dict[str, str], name: str = "vllm-omni", version: str = "1.0") -> Path:
@@ -185,7 +186,7 @@ def test_an_index_that_cannot_be_reached(places: Places, omni: Path, monkeypatch
 
 
 def test_the_default_tag(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from build_recipes import paths
+    from build_recipes.kit import paths
 
     monkeypatch.setattr(paths, "LOCKS", tmp_path / "locks")
     with pytest.raises(ArmoryError, match="no wheel is built"):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from compat_trees import Bench
 
-from build_recipes.compat.command import differs
-from build_recipes.compat.environment import unpack
-from build_recipes.compat.imports import Imports, Job, import_all, modules_in_order
-from build_recipes.compat.verdict import judge
-from build_recipes.errors import CouldNotCheck
+from build_recipes.kit.errors import CouldNotCheck
+from build_recipes.verify.command import differs
+from build_recipes.verify.judge.verdict import judge
+from build_recipes.verify.run.environment import unpack
+from build_recipes.verify.run.imports import Imports, Job, import_all, modules_in_order
 
 VLLM = {
     "__init__.py": "from ._version import __version__",

@@ -12,12 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from build_recipes.compat import heatmap, matrix, releases, suggest
-from build_recipes.compat.archive import digest
-from build_recipes.compat.check import Asked, Checker
-from build_recipes.compat.page import page
-from build_recipes.errors import CouldNotCheck
-from build_recipes.paths import Places
+from build_recipes.kit.errors import CouldNotCheck
+from build_recipes.kit.hashing import file_sha256
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Asked, Checker
+from build_recipes.verify.judge import matrix, suggest
+from build_recipes.verify.read import releases
+from build_recipes.verify.show import heatmap
+from build_recipes.verify.show.page import page
 
 OMNI = {
     "1.0rc1": {"__init__.py": "from vllm.config import Old"},
@@ -65,7 +67,7 @@ def _release(places: Places, package: str, version: str, files: dict[str, str]) 
                 entry = tarfile.TarInfo(f"vllm-{version}/{name}")
                 entry.size = len(text)
                 sdist.addfile(entry, BytesIO(text.encode()))
-    sha256 = digest(path)
+    sha256 = file_sha256(path)
     target = places.downloads / sha256 / path.name
     target.parent.mkdir(parents=True)
     path.rename(target)

@@ -8,13 +8,13 @@ from textwrap import dedent
 
 import pytest
 
-from build_recipes.compat import releases
-from build_recipes.compat.check import Checker
-from build_recipes.compat.flow import read_flow
-from build_recipes.compat.outline import Outline
-from build_recipes.compat.surface import read_surface
-from build_recipes.compat.tree import OMNI, VLLM
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Checker
+from build_recipes.verify.read import releases
+from build_recipes.verify.read.flow import read_flow
+from build_recipes.verify.read.outline import Outline
+from build_recipes.verify.read.surface import read_surface
+from build_recipes.verify.read.tree import OMNI, VLLM
 
 HARD = {
     "one line": "def f(): import vllm.a\ndef g(a, b=(1, 2)): return vllm.x\n",

@@ -292,8 +292,8 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(bench: Bench, 
     (path / "latin.py").write_bytes(b"x = '\xe9\xff'\n")
     (path / "coded.py").write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\nfrom vllm import lost\n")
     (path / "long.py").write_bytes(b"x = 1\n" * 1_700_000)
-    from build_recipes.compat.tree import open_tree
-    from build_recipes.compat.verdict import judge
+    from build_recipes.verify.judge.verdict import judge
+    from build_recipes.verify.read.tree import open_tree
 
     tree = open_tree(path, "vllm_omni", bench.store)
     report = judge(tree, bench.tree("vllm", {}))

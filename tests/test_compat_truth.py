@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from build_recipes.compat.check import Checker
-from build_recipes.compat.resolve import MISSING, NONE, Resolver
-from build_recipes.compat.tree import OMNI, VLLM
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
+from build_recipes.verify.check import Checker
+from build_recipes.verify.judge.resolve import MISSING, NONE, Resolver
+from build_recipes.verify.read.tree import OMNI, VLLM
 
 DATA = Path(__file__).parent / "data" / "compat"
 NAMES = json.loads((DATA / "names.json").read_text())

@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from build_recipes.compiling import costs, drive, graph
-from build_recipes.compiling.broker import Broker, held_by
-from build_recipes.compiling.costs import Cost, learned, read_journal
-from build_recipes.compiling.progress import Progress
-from build_recipes.errors import UngatedUnits
-from build_recipes.paths import PACKAGE
+from build_recipes.build.compiling import costs, drive, graph
+from build_recipes.build.compiling.broker import Broker, held_by
+from build_recipes.build.compiling.costs import Cost, learned, read_journal
+from build_recipes.build.compiling.progress import Progress
+from build_recipes.kit.errors import UngatedUnits
+from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
-LAUNCHER = PACKAGE / "compiling/unit.py"
+LAUNCHER = PACKAGE / "build/compiling/unit.py"
 SLOW = '#include <regex>\n#include <map>\nint {name}() {{ std::regex r("a+"); return std::regex_match("aa", r); }}\n'
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.device import detect, device, devices
-from build_recipes.errors import ArchitectureMismatch, UnknownDevice
+from build_recipes.facts.device import detect, device, devices
+from build_recipes.kit.errors import ArchitectureMismatch, UnknownDevice
 
 
 def test_every_device_asks_for_one_plain_architecture() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.doctor.diagnose import BLOCK, Diagnosis, diagnose, diagnose_file
-from build_recipes.doctor.signatures import ORDINARY, Rule, known, load
-from build_recipes.errors import BadData, CouldNotCheck
+from build_recipes.diagnosis.diagnose import BLOCK, Diagnosis, diagnose, diagnose_file
+from build_recipes.diagnosis.signatures import ORDINARY, Rule, known, load
+from build_recipes.kit.errors import BadData, CouldNotCheck
 
 PROJECT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / "logs"

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 import tasks
-from build_recipes import exit_codes
-from build_recipes.data import parse_toml
-from build_recipes.paths import PACKAGE, PROJECT
+from build_recipes.dev import exit_codes
+from build_recipes.kit.data import parse_toml
+from build_recipes.kit.paths import PACKAGE, PROJECT
 
 PAGES = sorted([*PROJECT.glob("docs/*.md"), PROJECT / "README.md"])
 TASKS = {name: tasks.namespace[name] for name in tasks.namespace.task_names}
@@ -114,7 +114,7 @@ def test_the_messages_that_troubleshooting_quotes_are_the_programs() -> None:
 
 def test_the_table_of_exit_codes_is_the_programs() -> None:
     text = exit_codes.DOCUMENT.read_text()
-    assert exit_codes.replaced(text) == text, "run .venv/bin/python -m build_recipes.exit_codes"
+    assert exit_codes.replaced(text) == text, "run .venv/bin/python -m build_recipes.dev.exit_codes"
 
 
 def test_one_exit_code_means_one_cause() -> None:

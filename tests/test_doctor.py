@@ -15,8 +15,8 @@ import pytest
 from build_recipes.doctor.asking import ask_machine
 from build_recipes.doctor.consult import Report, check, consult, doctor
 from build_recipes.doctor.machine import Machine, Toolkit, Torch, Triton, read_machine
-from build_recipes.errors import CouldNotCheck, DoctorBlocker, UnknownDevice, UnknownTag
-from build_recipes.paths import Places
+from build_recipes.kit.errors import CouldNotCheck, DoctorBlocker, UnknownDevice, UnknownTag
+from build_recipes.kit.paths import Places
 
 PROJECT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"

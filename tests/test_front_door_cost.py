@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.paths import PROJECT, Places
-from build_recipes.plan import Request, make_plan
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
+from build_recipes.kit.paths import PROJECT, Places
 
-HEAVY = {"git", "requests", "cyclonedx", "pypi_simple", "build_recipes.build"}
+HEAVY = {"git", "requests", "cyclonedx", "pypi_simple", "build_recipes.build.pipeline"}
 SCRIPT = """
 import json, sys
 from invoke.main import program

@@ -13,13 +13,15 @@ from invoke.program import Program
 from wheel_maker import DATA, make_wheel, thor_wheel
 
 import tasks
-from build_recipes.errors import ArmoryError, AuditFailed, NotAWheel, UnsafeArchive
-from build_recipes.inspect import inflate, render, verdict
-from build_recipes.inspect.audit import Audit, Promise, audit_wheel
-from build_recipes.inspect.compare import compare
-from build_recipes.inspect.elf import Elf
-from build_recipes.inspect.installed import Installed
-from build_recipes.inspect.scan import Target
+from build_recipes.audit import coverage as verdict
+from build_recipes.audit import render
+from build_recipes.audit.audit import Audit, Promise, audit_wheel
+from build_recipes.audit.compare import compare
+from build_recipes.audit.installed import Installed
+from build_recipes.audit.scan import Target
+from build_recipes.formats import inflate
+from build_recipes.formats.elf import Elf
+from build_recipes.kit.errors import ArmoryError, AuditFailed, NotAWheel, UnsafeArchive
 
 THOR = (DATA / "thor.so").read_bytes()
 OLD = (DATA / "old.so").read_bytes()
@@ -110,7 +112,7 @@ def test_closure_errors_name_the_symbol(tmp_path: Path) -> None:
     ],
 )
 def test_targets_run_where_nvidia_says(target: tuple[str, int, str], loads_on: set[str]) -> None:
-    from build_recipes.device import devices
+    from build_recipes.facts.device import devices
 
     made = Target(*target, "9.0")
     check = verdict.compiles if made.kind == "ptx" else verdict.loads

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from wheel_maker import DATA
 
-from build_recipes.errors import NotAWheel
-from build_recipes.inspect import abi, closure
-from build_recipes.inspect.elf import Elf, Malformed, mapped
-from build_recipes.inspect.wheel import required_glibc
+from build_recipes.audit import closure
+from build_recipes.formats import abi
+from build_recipes.formats.elf import Elf, Malformed, mapped
+from build_recipes.formats.wheel import required_glibc
+from build_recipes.kit.errors import NotAWheel
 
 LOGGER = "_ZN3c1013MessageLoggerC1EPKcii"
 

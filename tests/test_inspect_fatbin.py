@@ -10,8 +10,8 @@ import pytest
 from cuobjdump import cuobjdump, listing
 from wheel_maker import DATA
 
-from build_recipes.inspect import cubin, fatbin
-from build_recipes.inspect.elf import Elf, Malformed
+from build_recipes.formats import cubin, fatbin
+from build_recipes.formats.elf import Elf, Malformed
 
 ALL = ["sm_110", "sm_90a", "sm_80", "compute_80", "sm_120f", "compute_120f"]
 EXPECTED = {
@@ -114,7 +114,7 @@ def test_cuobjdump_sees_the_same(name: str) -> None:
 
 @pytest.mark.network
 def test_cuobjdump_counts_the_same_registers() -> None:
-    from build_recipes import process
+    from build_recipes.kit import process
 
     said = process.capture([cuobjdump(), "-res-usage", DATA / "family.o"])
     theirs = re.findall(r"Function (\w+):\s+REG:(\d+)", said)

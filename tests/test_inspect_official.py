@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.inspect import exports
-from build_recipes.inspect.audit import Audit, audit_wheel
-from build_recipes.inspect.closure import close, readable
-from build_recipes.paths import Places
+from build_recipes.audit import exports
+from build_recipes.audit.audit import Audit, audit_wheel
+from build_recipes.audit.closure import close, readable
+from build_recipes.kit.paths import Places
 
 DOWNLOADS = {
     "0.12.0": "44684361b22b12898fb356074cc3e8786036f9f1e17ea1105bd27d1ffa63cbe9",
@@ -32,7 +32,7 @@ pytestmark = [
 
 
 def wheel(name: str) -> Path:
-    from build_recipes.inspect.subject import official
+    from build_recipes.audit.subject import official
 
     found = list((PLACES.downloads / DOWNLOADS[name]).glob("*.whl"))
     if found:

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from test_canary import CACHE, HOST, wheels
 
-from build_recipes.errors import MissingPackages
+from build_recipes.kit.errors import MissingPackages
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import sharing
 from build_recipes.nightly.sharing import Sharing
-from build_recipes.paths import PROJECT, Places
 from build_recipes.toolchain import cuda
 
 PROJECT_FILES = {

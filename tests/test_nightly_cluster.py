@@ -16,8 +16,8 @@ import pytest
 from test_nightly_cache import free_port
 from test_nightly_runner import DEVICES, written
 
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import feed
-from build_recipes.paths import PROJECT, Places
 
 BIN = Path(sys.executable).parent
 TAGS = '["v0.12.0", "v0.14.0", "v0.20.0", "v0.22.0"]'
@@ -118,7 +118,7 @@ def test_without_a_scheduler_the_error_says_so(
 ) -> None:
     from test_nightly_runner import a_night
 
-    from build_recipes.errors import NetworkError
+    from build_recipes.kit.errors import NetworkError
     from build_recipes.nightly import cluster
 
     monkeypatch.setattr(cluster, "CONNECT_S", 1.0)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.errors import BadData, RevisionMissing, UsageError
+from build_recipes.kit.errors import BadData, RevisionMissing, UsageError
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
-from build_recipes.nightly import maintree, matrix
-from build_recipes.nightly.command import as_matrix, open_store
+from build_recipes.nightly import matrix
 from build_recipes.nightly.config import Config
+from build_recipes.nightly.night import as_matrix, open_store
 from build_recipes.nightly.runner import choose
-from build_recipes.paths import PROJECT, Places
+from build_recipes.sources import checkout as maintree
 
 HEAD = """
 title = "test"

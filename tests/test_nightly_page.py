@@ -15,12 +15,12 @@ import nightly_history
 import pytest
 from chromium import chromium
 
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly.page.markup import el
 from build_recipes.nightly.page.plots import ticks
 from build_recipes.nightly.page.render import render
 from build_recipes.nightly.page.site import write_site
 from build_recipes.nightly.page.view import view
-from build_recipes.paths import PROJECT, Places
 
 WIDTHS = (360, 1280)
 

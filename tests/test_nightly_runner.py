@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from build_recipes.errors import NightBusy, NightFailed
+from build_recipes.kit.errors import NightBusy, NightFailed
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly import events, feed, leash, matrix, runner, sharing, steps
-from build_recipes.nightly.command import open_store
-from build_recipes.nightly.facts import facts
-from build_recipes.paths import PROJECT, Places
+from build_recipes.nightly.extract import facts
+from build_recipes.nightly.night import open_store
 
 REAL = Places.from_environment()
 INVOKE = Path(sys.executable).with_name("invoke")

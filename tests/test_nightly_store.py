@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.errors import BadData, NotWritable, UsageError
+from build_recipes.kit.errors import BadData, NotWritable, UsageError
+from build_recipes.kit.paths import Places
 from build_recipes.nightly import feed, schema
-from build_recipes.nightly.command import open_store
 from build_recipes.nightly.events import Event, decode
+from build_recipes.nightly.night import open_store
 from build_recipes.nightly.store import Store
-from build_recipes.paths import Places
 
 
 def event(number: int, kind: str = "step", run: str = "a@1", **data: object) -> Event:

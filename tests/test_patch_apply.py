@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.device import device
-from build_recipes.errors import (
+from build_recipes.build.stages.patch import apply_series
+from build_recipes.facts.device import device
+from build_recipes.kit.errors import (
     BadData,
     IntentLost,
     PatchConflict,
@@ -17,7 +18,6 @@ from build_recipes.errors import (
 )
 from build_recipes.patching import journal
 from build_recipes.patching.series import load, selected
-from build_recipes.stages.patch import apply_series
 
 THOR = device("thor")
 OLD = "".join(f"line {n}\n" for n in range(1, 21))

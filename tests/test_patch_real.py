@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.device import device
+from build_recipes.build.stages.patch import apply_series
+from build_recipes.facts.device import device
+from build_recipes.kit.paths import Places
 from build_recipes.patching import intents, trees
 from build_recipes.patching.intents import cmake
-from build_recipes.paths import Places
-from build_recipes.stages.patch import apply_series
 
 PLACES = Places.from_environment()
 pytestmark = pytest.mark.network

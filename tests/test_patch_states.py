@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.errors import IntentLost, PatchConflict, UnknownTag, UsageError
+from build_recipes.kit.errors import IntentLost, PatchConflict, UnknownTag, UsageError
+from build_recipes.kit.paths import Places
 from build_recipes.patching import git, grid, intents, series, states, trees
 from build_recipes.patching.intents import Verdict
-from build_recipes.paths import Places
 
 OLD = "".join(f"line {n}\n" for n in range(1, 31))
 REAL = Places.from_environment()

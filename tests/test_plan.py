@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.build import build
-from build_recipes.errors import (
+from build_recipes.build.pipeline import build
+from build_recipes.build.plan import Plan, check_disk, check_memory, make_plan
+from build_recipes.build.preview import exports, preview
+from build_recipes.build.request import Request, parse_duration
+from build_recipes.build.stages import record
+from build_recipes.kit.errors import (
     ArchitectureMismatch,
     GlibcTooNew,
     NotEnoughDisk,
@@ -21,11 +25,8 @@ from build_recipes.errors import (
     UnsupportedPair,
     UsageError,
 )
-from build_recipes.host import Host
-from build_recipes.paths import Places
-from build_recipes.plan import Plan, Request, check_disk, check_memory, make_plan, parse_duration
-from build_recipes.preview import exports, preview
-from build_recipes.stages import record
+from build_recipes.kit.host import Host
+from build_recipes.kit.paths import Places
 
 X86 = Host("x86_64", (3, 12), (2, 39), 2, 23.5, 0.0, "ubuntu 24.04", Path("/usr/include/python3.12"))
 ARM = dataclasses.replace(X86, machine="aarch64", cores=14, memory_gib=122.0)
@@ -117,7 +118,9 @@ def test_a_glibc_that_the_device_has_not_is_refused_before_the_compile(
     assert plan_of(places, OLD, device="gh200").promised_glibc == (2, 35)
     assert plan_of(places, ARM, device="gh200", allow=("glibc",)).promised_glibc == (2, 35)
     assert plan_of(places, ARM).promised_glibc == (2, 39)  # Thor has the same system
-    monkeypatch.setattr("build_recipes.device.detect", lambda: "gh200")  # a Grace-Hopper with Ubuntu 24.04
+    monkeypatch.setattr(
+        "build_recipes.facts.device.detect", lambda: "gh200"
+    )  # a Grace-Hopper with Ubuntu 24.04
     assert plan_of(places, ARM, device="gh200").promised_glibc == (2, 39)
 
 
@@ -138,7 +141,7 @@ def test_too_little_memory_or_disk_is_said_before_the_compile(
         check_memory(small, 12.6)
     assert "fallocate" in caught.value.advice
     check_memory(plan_of(places), 12.6)
-    monkeypatch.setattr("build_recipes.plan.free_disk", lambda folder: 2 * 2**30)
+    monkeypatch.setattr("build_recipes.build.plan.free_disk", lambda folder: 2 * 2**30)
     with pytest.raises(NotEnoughDisk, match=r"2\.0 GiB free"):
         check_disk(plan_of(places))
 
@@ -188,7 +191,7 @@ def test_a_stage_that_is_stopped_is_not_taken_as_done(tmp_path: Path) -> None:
 
 def test_two_builds_of_one_tree_do_not_meet(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from build_recipes.stages.record import tree_lock\n"
+        "import sys; from pathlib import Path; from build_recipes.build.stages.record import tree_lock\n"
         "with tree_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     tree = tmp_path / "tree"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from wheel_maker import make_wheel, thor_wheel
 
-from build_recipes import device as devices
-from build_recipes import paths
-from build_recipes.errors import CouldNotCheck, NotAWheel, UsageError
+from build_recipes.facts import device as devices
+from build_recipes.kit import paths
+from build_recipes.kit.errors import CouldNotCheck, NotAWheel, UsageError
 from build_recipes.qualify import environment, ops, report, runner, trial
 from build_recipes.qualify.generate import attention_backend, memory
 from build_recipes.qualify.report import FAILED, NOT_RUN, PASSED, Qualification, Tier

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
-from build_recipes.inspect.elf import mapped
-from build_recipes.paths import PROJECT
+from build_recipes.formats.elf import mapped
+from build_recipes.kit.paths import PROJECT
 
 INVOKE = Path(sys.executable).with_name("invoke")
 

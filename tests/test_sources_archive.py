@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_recipes.errors import UnsafeArchive
-from build_recipes.sources.archive import safe_member, unpack_sdist
+from build_recipes.formats.archive import safe_member, unpack_sdist
+from build_recipes.kit.errors import UnsafeArchive
 
 Entry = tuple[str, bytes, str]
 """Name, type (a `tarfile` constant), content or link target."""

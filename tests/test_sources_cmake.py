@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_recipes.errors import BadData
-from build_recipes.paths import Places
-from build_recipes.sources.archive import unpack_sdist
-from build_recipes.sources.cmake_condition import truth
-from build_recipes.sources.cmake_scan import CMakeSyntaxError, parse
-from build_recipes.sources.cmake_trees import Declaration, Read, Scan, reader
+from build_recipes.formats.archive import unpack_sdist
+from build_recipes.kit.errors import BadData
+from build_recipes.kit.paths import Places
+from build_recipes.sources.cmake.condition import truth
+from build_recipes.sources.cmake.scan import CMakeSyntaxError, parse
+from build_recipes.sources.cmake.trees import Declaration, Read, Scan, reader
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import load_lock
 

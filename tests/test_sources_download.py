@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sources_help import Server, serve
 
-from build_recipes import paths
-from build_recipes.errors import HashMismatch, NetworkError, OfflineError
+from build_recipes.kit import paths
+from build_recipes.kit.errors import HashMismatch, NetworkError, OfflineError
 from build_recipes.sources import download
 from build_recipes.sources.download import cached, fetch_files, path_of
 

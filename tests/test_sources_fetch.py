@@ -12,15 +12,15 @@ import msgspec
 import pytest
 from sources_help import Server, git, make_repository, make_sdist, serve, small_lock
 
-from build_recipes import paths
-from build_recipes.errors import HashMismatch, OfflineError, RevisionMissing, UnsafeArchive, UsageError
-from build_recipes.paths import Places
+from build_recipes.kit import paths
+from build_recipes.kit.errors import HashMismatch, OfflineError, RevisionMissing, UnsafeArchive, UsageError
+from build_recipes.kit.paths import Places
 from build_recipes.sources import bundle
+from build_recipes.sources.fetch import fetch, other_pins
 from build_recipes.sources.library import Library
+from build_recipes.sources.lock import lock_trees, make_lock
 from build_recipes.sources.lockfile import FilePin, Lock, TreePin, load_lock, save_lock
 from build_recipes.sources.mirrors import key
-from build_recipes.stages.fetch import fetch, other_pins
-from build_recipes.stages.lock import lock_trees, make_lock
 
 CMAKE = """
 set(REV v1.0)
@@ -201,7 +201,7 @@ def test_vllm_from_git_must_be_the_commit_of_the_lock(small: Small, places: Plac
 
 
 def test_a_lock_cannot_be_made_offline(places: Places) -> None:
-    from build_recipes.errors import LockMissing
+    from build_recipes.kit.errors import LockMissing
 
     with pytest.raises(LockMissing, match="without the network"):
         make_lock("v0.12.0", mirrors={}, offline=True, places=places)

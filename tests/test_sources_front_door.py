@@ -10,8 +10,8 @@ import pytest
 from invoke.program import Program
 
 import tasks
-from build_recipes import paths
-from build_recipes.paths import Places
+from build_recipes.kit import paths
+from build_recipes.kit.paths import Places
 
 
 @pytest.fixture(autouse=True)

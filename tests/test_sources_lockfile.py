@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from packaging.utils import parse_wheel_filename
 
-from build_recipes import paths, versions
-from build_recipes.errors import BadData, LockEdited, LockMissing, NotATag, UnknownTag, UnsupportedPair
+from build_recipes.facts import versions
+from build_recipes.kit import paths
+from build_recipes.kit.errors import BadData, LockEdited, LockMissing, NotATag, UnknownTag, UnsupportedPair
 from build_recipes.sources.lockfile import Lock, diff_locks, load_lock, pick_wheels, save_lock
 
 TAGS = sorted(path.stem for path in paths.LOCKS.glob("v*.toml"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sources_help import IDENTITY, git, make_repository
 
-from build_recipes.errors import NetworkError, OfflineError, RevisionMissing, SourceIncomplete, UsageError
+from build_recipes.kit.errors import NetworkError, OfflineError, RevisionMissing, SourceIncomplete, UsageError
 from build_recipes.sources import remote, repository
 from build_recipes.sources.library import Library
 from build_recipes.sources.mirrors import configured_mirrors, key, parse_mirrors
@@ -53,7 +53,7 @@ def test_mirrors_come_from_options_over_the_configuration(
     for name in ("a", "b", "c"):
         make_repository(tmp_path / name, {"f": name})
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr("build_recipes.paths.PROJECT", tmp_path)
+    monkeypatch.setattr("build_recipes.kit.paths.PROJECT", tmp_path)
     (tmp_path / "config/vllm-armory").mkdir(parents=True)
     (tmp_path / "config/vllm-armory/config.toml").write_text(
         f'[mirrors]\n"https://e.org/x" = "{tmp_path}/a"\n"https://e.org/y.git" = "{tmp_path}/a"\n'

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.errors import MissingPackages, ToolchainMismatch, UnsafeArchive, UsageError
-from build_recipes.host import Host
-from build_recipes.inspect.elf import mapped
+from build_recipes.formats.elf import mapped
+from build_recipes.kit.errors import MissingPackages, ToolchainMismatch, UnsafeArchive, UsageError
+from build_recipes.kit.host import Host
 from build_recipes.toolchain import ccache, cross, cuda, distro
 from build_recipes.toolchain.unpack import filled_once, unpack_wheel
 

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 from wheel_maker import make_wheel
 
-from build_recipes import process
-from build_recipes.errors import NotAWheel, UsageError
+from build_recipes.kit import process
+from build_recipes.kit.errors import NotAWheel, UsageError
 from build_recipes.wheelhouse.index import write_index
 from build_recipes.wheelhouse.serve import server
 

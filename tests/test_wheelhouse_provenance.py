@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from wheel_maker import thor_wheel
 
-from build_recipes import process
-from build_recipes.errors import CouldNotCheck
-from build_recipes.paths import Places
-from build_recipes.plan import Request, make_plan, request_as_dict
-from build_recipes.wheelhouse import rebuild
+from build_recipes.build import rebuild
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request, request_as_dict
+from build_recipes.kit import process
+from build_recipes.kit.errors import CouldNotCheck
+from build_recipes.kit.paths import Places
 from build_recipes.wheelhouse.provenance import MEMBER, Inputs, read, sbom, statement, write_statement
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 

@@ -13,9 +13,9 @@ from invoke.collection import Collection
 from invoke.program import Program
 from wheel_maker import digest, make_wheel, thor_wheel
 
-from build_recipes import process
-from build_recipes.errors import ArmoryError, NotAWheel, NotWritable, UsageError
-from build_recipes.inspect.wheel import Wheel
+from build_recipes.formats.wheel import Wheel
+from build_recipes.kit import process
+from build_recipes.kit.errors import ArmoryError, NotAWheel, NotWritable, UsageError
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 
 OURS = Edits(

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from build_recipes import process
 from build_recipes.doctor.machine import (
     VARIABLES,
     Machine,
@@ -29,8 +28,9 @@ from build_recipes.doctor.machine import (
     read_machine,
     read_triton,
 )
-from build_recipes.host import Host, free_disk
-from build_recipes.paths import Places
+from build_recipes.kit import process
+from build_recipes.kit.host import Host, free_disk
+from build_recipes.kit.paths import Places
 
 PATIENCE = 60.0
 """Seconds that one question may take."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from build_recipes.device import Device
-from build_recipes.doctor.facts import numbers
 from build_recipes.doctor.machine import Machine, Toolkit
-from build_recipes.versions import VersionFacts
+from build_recipes.doctor.tables import numbers
+from build_recipes.facts.device import Device
+from build_recipes.facts.versions import VersionFacts
 
 Status = Literal["ok", "warning", "blocker", "unknown"]
 

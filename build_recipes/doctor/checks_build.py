@@ -6,10 +6,10 @@ import re
 
 from packaging.specifiers import SpecifierSet
 
+from build_recipes.build.plan import TREE_GIB
 from build_recipes.doctor.case import Case, Finding
-from build_recipes.doctor.facts import facts, minor, numbers
-from build_recipes.errors import ArchitectureMismatch
-from build_recipes.plan import TREE_GIB
+from build_recipes.doctor.tables import facts, minor, numbers
+from build_recipes.kit.errors import ArchitectureMismatch
 
 LOW_GIB = 8.0
 """Memory a build wants beside its heaviest unit, GiB: the system, ninja, a second small unit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from build_recipes.doctor.case import Case, Finding
-from build_recipes.doctor.facts import facts, minor, numbers
+from build_recipes.doctor.tables import facts, minor, numbers
 
 
 def board(case: Case) -> Finding | None:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes import device as device_table
-from build_recipes import versions
 from build_recipes.doctor import checks_build, checks_run
 from build_recipes.doctor.asking import ask_machine
 from build_recipes.doctor.case import Case, Finding
 from build_recipes.doctor.machine import Machine, read_machine
-from build_recipes.errors import CouldNotCheck, DoctorBlocker
-from build_recipes.paths import Places
+from build_recipes.facts import device as device_table
+from build_recipes.facts import versions
+from build_recipes.kit.errors import CouldNotCheck, DoctorBlocker
+from build_recipes.kit.paths import Places
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes import device as device_table
-from build_recipes.doctor.facts import facts
+from build_recipes.doctor.tables import facts
+from build_recipes.facts import device as device_table
 
 VARIABLES = (
     "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "VLLM_TARGET_DEVICE", "MAX_JOBS", "NVCC_THREADS", "CC", "CXX",

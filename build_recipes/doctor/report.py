@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from build_recipes import console
-from build_recipes.doctor.canary import CanaryResult
+from build_recipes.canary.trial import CanaryResult
+from build_recipes.diagnosis.diagnose import Diagnosis, Finding
 from build_recipes.doctor.consult import Report
-from build_recipes.doctor.diagnose import Diagnosis, Finding
+from build_recipes.kit import console
 
 
 def print_diagnosis(diagnosis: Diagnosis, name: str) -> None:

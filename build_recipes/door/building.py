@@ -22,7 +22,8 @@ _BUILD = {
 def devices(c: Context, json: bool = False) -> None:
     """List the devices wheels can be built for, and which one this machine is."""
     with door():
-        from build_recipes import console, device
+        from build_recipes.facts import device
+        from build_recipes.kit import console
 
         known, here = device.devices(), device.detect()
         if json:
@@ -103,21 +104,22 @@ def build(
         if dry:
             _show_plan(request, json)
             return
-        from build_recipes import outcome
-        from build_recipes.console import emit_json
-        from build_recipes.paths import Places
+        from build_recipes.build import obtain
+        from build_recipes.build import result as outcome
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.paths import Places
 
-        result = outcome.obtain(request, Places.from_environment(), install=install)
+        result = obtain.obtain(request, Places.from_environment(), install=install)
         outcome.report(result)
         if json:
             emit_json(result.__dict__)
 
 
 def _show_plan(request: Any, json: bool) -> None:
-    from build_recipes.console import emit_json
-    from build_recipes.paths import Places
-    from build_recipes.plan import make_plan
-    from build_recipes.preview import preview, show
+    from build_recipes.build.plan import make_plan
+    from build_recipes.build.preview import preview, show
+    from build_recipes.kit.console import emit_json
+    from build_recipes.kit.paths import Places
 
     made = preview(make_plan(request, Places.from_environment()))
     if json:
@@ -132,10 +134,11 @@ def _show_plan(request: Any, json: bool) -> None:
 def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool = False) -> None:
     """Print the build's environment variables for a shell: eval "$(./inv env --tag v0.12.0)"."""
     with door():
-        from build_recipes.console import emit_json
-        from build_recipes.paths import Places
-        from build_recipes.plan import Request, make_plan
-        from build_recipes.preview import exports, planned_environment
+        from build_recipes.build.plan import make_plan
+        from build_recipes.build.preview import exports, planned_environment
+        from build_recipes.build.request import Request
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.paths import Places
 
         variables = planned_environment(
             make_plan(Request(tag=tag, device=device, cuda=cuda), Places.from_environment())
@@ -157,9 +160,10 @@ def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool 
 def repro(c: Context, tag: str = "", device: str = "", unit: str = "", smoke: bool = False) -> None:
     """Run one compile unit of a build tree alone, with its whole output: what failed, and nothing else."""
     with door():
-        from build_recipes.paths import Places
-        from build_recipes.plan import Request, make_plan
-        from build_recipes.stages.repro import repro as run_one
+        from build_recipes.build.plan import make_plan
+        from build_recipes.build.request import Request
+        from build_recipes.build.stages.repro import repro as run_one
+        from build_recipes.kit.paths import Places
 
         plan = make_plan(Request(tag=tag, device=device, smoke=smoke), Places.from_environment())
         raise SystemExit(run_one(plan, unit))

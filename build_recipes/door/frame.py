@@ -14,7 +14,7 @@ from typing import Any
 @contextlib.contextmanager
 def door() -> Iterator[None]:
     """Turn an ArmoryError into its text and exit code; a user's mistake never shows a traceback."""
-    from build_recipes.errors import ArmoryError, of_system
+    from build_recipes.kit.errors import ArmoryError, of_system
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is stopped like Ctrl-C
@@ -27,7 +27,7 @@ def door() -> Iterator[None]:
         error = of_system(caught) if isinstance(caught, OSError) else caught
         if error is None:
             raise
-        from build_recipes.console import console
+        from build_recipes.kit.console import console
 
         console().print("[bold red]error[/] ", end="")
         console().print(error.args[0], markup=False)
@@ -63,7 +63,7 @@ BUILD_HELP = {
 
 def request_of(words: dict[str, Any]) -> Any:
     """The Request of a command line. Raises UsageError."""
-    from build_recipes.plan import Request, parse_duration
+    from build_recipes.build.request import Request, parse_duration
 
     words = {key: value for key, value in words.items() if key not in ("c", "install", "dry", "json", "unit")}
     for key in ("only", "without"):

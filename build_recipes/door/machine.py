@@ -23,9 +23,9 @@ def doctor(
 ) -> None:
     """Say what this machine is, what stops a build or a run on it, and the command that mends it."""
     with door():
-        from build_recipes import console
         from build_recipes.doctor import consult
         from build_recipes.doctor.report import print_report
+        from build_recipes.kit import console
 
         report = consult.doctor(device, tag, root, python)
         if json:
@@ -47,9 +47,9 @@ def doctor(
 def canary(c: Context, tag: str = "", device: str = "", python: str = "", json: bool = False) -> None:
     """Build a tiny CUDA extension as the big build would, in seconds; run it where there is a GPU."""
     with door():
-        from build_recipes import console
-        from build_recipes.doctor import canaries
+        from build_recipes.build.stages import canary as canaries
         from build_recipes.doctor.report import print_canary
+        from build_recipes.kit import console
 
         result = canaries.canary(tag, device, python)
         if json:
@@ -67,10 +67,10 @@ def canary(c: Context, tag: str = "", device: str = "", python: str = "", json: 
 def diagnose(c: Context, log: str, json: bool = False) -> None:
     """Say what went wrong in the log of a build, of pip or of a vLLM start, the first cause first."""
     with door():
-        from build_recipes import console
-        from build_recipes.doctor.diagnose import diagnose_file
+        from build_recipes.diagnosis.diagnose import diagnose_file
         from build_recipes.doctor.report import print_diagnosis
-        from build_recipes.errors import UsageError
+        from build_recipes.kit import console
+        from build_recipes.kit.errors import UsageError
 
         if log.startswith("-") and log != "-":
             raise UsageError(f"'{log}' stands where a log is asked for", "invoke --help diagnose")

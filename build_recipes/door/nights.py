@@ -42,7 +42,7 @@ def matrix(
 ) -> None:
     """Show the jobs of the nightly matrix; --json prints what GitHub Actions' strategy.matrix takes."""
     with door():
-        from build_recipes.nightly import command
+        from build_recipes.nightly import night as command
 
         command.show_matrix(
             command.Options(
@@ -80,7 +80,7 @@ def nightly(
 ) -> None:
     """Run the jobs of the matrix here, one after another: lock, patches, omni, build, audit, qualify."""
     with door():
-        from build_recipes.nightly import command
+        from build_recipes.nightly import night as command
 
         command.run(
             command.Options(
@@ -105,8 +105,8 @@ def page(
 ) -> None:
     """Write the static status page of the nights: grid, history, failures."""
     with door():
-        from build_recipes.console import emit_json, say
-        from build_recipes.nightly import command
+        from build_recipes.kit.console import emit_json, say
+        from build_recipes.nightly import night as command
 
         written = command.page(command.Options(config=config, feeds=tuple(feed or ())), to, wheels_url)
         if json:
@@ -128,8 +128,8 @@ def page(
 def gather(c: Context, feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False) -> None:
     """Copy the wheels of green runs into one folder, each checked against the feed: what may be published."""
     with door():
-        from build_recipes.console import emit_json, say
-        from build_recipes.nightly import command
+        from build_recipes.kit.console import emit_json, say
+        from build_recipes.nightly import night as command
 
         done = command.gather_wheels(command.Options(feeds=tuple(feed or ())), tuple(wheels or ()), to)
         if json:

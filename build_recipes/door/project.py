@@ -15,7 +15,7 @@ from build_recipes.door.frame import door
 def test(c: Context, install: bool = False, k: str = "") -> None:
     """Run the tests."""
     with door():
-        from build_recipes.selfcheck import tests
+        from build_recipes.dev.selfcheck import tests
 
         raise SystemExit(tests(install=install, expression=k))
 
@@ -24,6 +24,6 @@ def test(c: Context, install: bool = False, k: str = "") -> None:
 def check(c: Context, install: bool = False) -> None:
     """Formatting, lint, types and tests: what CI runs."""
     with door():
-        from build_recipes.selfcheck import everything
+        from build_recipes.dev.selfcheck import everything
 
         raise SystemExit(everything(install=install))

@@ -36,8 +36,8 @@ def lock(
 ) -> None:
     """Pin every source a build of a tag reads, or show what moved between two locks."""
     with door():
-        from build_recipes import console
-        from build_recipes.stages import lock as stage
+        from build_recipes.kit import console
+        from build_recipes.sources import lock as stage
 
         if diff:
             shown = stage.show_diff(diff, against or tag)
@@ -79,8 +79,8 @@ def mirror(
 ) -> None:
     """Bring all sources of a tag into the cache, pack them into one file, or unpack such a file."""
     with door():
-        from build_recipes import console
-        from build_recipes.stages import mirror as stage
+        from build_recipes.kit import console
+        from build_recipes.sources import mirror as stage
 
         left = tuple(filter(None, leave_out.split(",")))
         if from_:
@@ -122,7 +122,7 @@ def patches(
 ) -> None:
     """Say for each patch of the series whether it applies, is upstream already, conflicts or lost its intent."""
     with door():
-        from build_recipes import console
+        from build_recipes.kit import console
         from build_recipes.patching import grid
 
         document = grid.run(tag, all, device=device, mirrors=mirror or [], offline=offline, fetching=fetch)
@@ -146,9 +146,9 @@ def patches(
 def tree(c: Context, ref: str = "main", to: str = "", offline: bool = False, json: bool = False) -> None:
     """Bring vLLM at a branch or commit into a folder, for build --source and verify-omni --vllm."""
     with door():
-        from build_recipes.console import emit_json, say
-        from build_recipes.nightly.maintree import checkout
-        from build_recipes.paths import Places
+        from build_recipes.kit.console import emit_json, say
+        from build_recipes.kit.paths import Places
+        from build_recipes.sources.checkout import checkout
 
         done = checkout(ref, to, Places.from_environment(), offline=offline)
         if json:

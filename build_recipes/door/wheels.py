@@ -41,7 +41,7 @@ def audit(
 ) -> None:
     """Say what a vLLM wheel can do on each device; exits with 0 only where it is usable."""
     with door():
-        from build_recipes.inspect import command
+        from build_recipes.audit import run as command
 
         command.audit(
             command.Options(
@@ -72,9 +72,9 @@ def advise(c: Context, tag: str = "", device: str = "", json: bool = False) -> N
     with door():
         import dataclasses
 
-        from build_recipes import advise as advising
-        from build_recipes.console import emit_json
-        from build_recipes.paths import Places
+        from build_recipes.build import advise as advising
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.paths import Places
 
         advice = advising.advise(tag, device, Places.from_environment())
         if json:
@@ -108,9 +108,9 @@ def qualify(
     with door():
         from pathlib import Path
 
-        from build_recipes import console
-        from build_recipes.inspect.subject import resolve
-        from build_recipes.paths import Places
+        from build_recipes.audit.subject import resolve
+        from build_recipes.kit import console
+        from build_recipes.kit.paths import Places
         from build_recipes.qualify import runner
 
         path = resolve(wheel, Places.from_environment())
@@ -154,7 +154,7 @@ def verify_omni(
 ) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
     with door():
-        from build_recipes.compat import command
+        from build_recipes.verify import command
 
         if matrix or html:
             command.matrix(html=html, json=json)
@@ -173,7 +173,7 @@ def verify_omni(
 def index(c: Context, serve: bool = False, port: int = 0, json: bool = False) -> None:
     """Rewrite the package index of wheels/ for pip and uv, or serve it."""
     with door():
-        from build_recipes.wheelhouse import command
+        from build_recipes.wheelhouse import manage as command
 
         command.index(serve=serve, port=port, json=json)
 
@@ -195,7 +195,7 @@ def retag(
 ) -> None:
     """Rewrite a wheel's tag, version or requirements without recompressing it."""
     with door():
-        from build_recipes.wheelhouse import command
+        from build_recipes.wheelhouse import manage as command
 
         command.retag(wheel, platform=platform, version=version, requires=tuple(requires or ()), to=to)
 
@@ -212,6 +212,6 @@ def retag(
 def rebuild(c: Context, wheel: str, plan: bool = True, json: bool = False) -> None:
     """Recreate the plan of a wheel from the wheel alone, and say what differs from today's."""
     with door():
-        from build_recipes.wheelhouse import command
+        from build_recipes.build import rebuild as rebuilding
 
-        command.rebuild(wheel, json=json)
+        rebuilding.show(wheel, json=json)

@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from build_recipes import device
-from build_recipes.console import say, step, warn
-from build_recipes.errors import MissingPackages, NetworkError
+from build_recipes.facts import device
+from build_recipes.kit.console import say, step, warn
+from build_recipes.kit.errors import MissingPackages, NetworkError
+from build_recipes.kit.paths import Places
 from build_recipes.nightly import events, feed, matrix, runner, sharing
 from build_recipes.nightly.config import Config
 from build_recipes.nightly.jobs import Job
 from build_recipes.nightly.store import Store
-from build_recipes.paths import Places
 
 CONNECT_S = 20.0
 

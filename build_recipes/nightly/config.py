@@ -9,10 +9,10 @@ from typing import Literal
 
 import msgspec
 
-from build_recipes.data import Model, load_toml
-from build_recipes.device import device as device_named
-from build_recipes.errors import BadData, UnknownDevice, UsageError
-from build_recipes.plan import parse_duration
+from build_recipes.build.request import parse_duration
+from build_recipes.facts.device import device as device_named
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import BadData, UnknownDevice, UsageError
 
 HOME = Path(__file__).resolve().parent
 VARIABLE = "VLLM_ARMORY_NIGHT"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.console import warn
-from build_recipes.errors import BadData, NotEnoughDisk, NotWritable
+from build_recipes.kit.console import warn
+from build_recipes.kit.errors import BadData, NotEnoughDisk, NotWritable
 from build_recipes.nightly.events import Event, decode
 from build_recipes.nightly.store import Store
 

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from build_recipes.console import say, warn
-from build_recipes.data import write_atomic
-from build_recipes.errors import HashMismatch
+from build_recipes.kit.console import say, warn
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import HashMismatch
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.nightly.page.view import Run, fold
 from build_recipes.nightly.store import Store
-from build_recipes.wheelhouse.index import file_sha256
 
 
 def newest_green(store: Store) -> list[Run]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from build_recipes.console import duration
+from build_recipes.kit.console import duration
 from build_recipes.nightly.config import Config, Step
 
 

@@ -12,18 +12,19 @@ from pathlib import Path
 import msgspec
 from packaging.version import Version
 
-from build_recipes import versions
-from build_recipes.compiling.costs import table
-from build_recipes.console import warn
-from build_recipes.device import device as device_named
-from build_recipes.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
-from build_recipes.host import Host
+from build_recipes.build.compiling.costs import table
+from build_recipes.build.plan import Plan, make_plan
+from build_recipes.build.preview import OVERHEAD_S, estimate
+from build_recipes.build.request import Request, parse_duration
+from build_recipes.facts import versions
+from build_recipes.facts.device import device as device_named
+from build_recipes.kit.console import warn
+from build_recipes.kit.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
+from build_recipes.kit.host import Host
+from build_recipes.kit.paths import Places
 from build_recipes.nightly.config import Config, Runner, Target
 from build_recipes.nightly.jobs import Job
 from build_recipes.nightly.store import Store
-from build_recipes.paths import Places
-from build_recipes.plan import Plan, Request, make_plan, parse_duration
-from build_recipes.preview import OVERHEAD_S, estimate
 from build_recipes.sources import registry
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import lock_path

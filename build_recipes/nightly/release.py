@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.console import say
-from build_recipes.errors import MissingPackages, NetworkError, UsageError
+from build_recipes.kit import process
+from build_recipes.kit.console import say
+from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 
 NOTES = "Wheels of the newest green nightly builds. They are replaced every night; SHA256SUMS names them."
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from build_recipes.console import duration, say, step, warn
-from build_recipes.errors import NightBusy, NightFailed, NotWritable, UsageError
+from build_recipes.kit.console import duration, say, step, warn
+from build_recipes.kit.errors import NightBusy, NightFailed, NotWritable, UsageError
+from build_recipes.kit.paths import Places
 from build_recipes.nightly import events, feed, matrix, sharing, steps
 from build_recipes.nightly.config import Config
-from build_recipes.nightly.facts import facts
+from build_recipes.nightly.extract import facts
 from build_recipes.nightly.jobs import Command, Job, commands
 from build_recipes.nightly.store import Store
-from build_recipes.paths import Places
 
 LAST_STEPS_S = 0.1
 """Part of the remaining time that a build leaves to the steps after it."""

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from build_recipes.console import warn
+from build_recipes.kit.console import warn
 from build_recipes.nightly import steps
 
 SCCACHE_SHARED = (

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from build_recipes import paths, process
-from build_recipes.errors import ArmoryError, Checkpointed, CouldNotCheck, TreeBusy
+from build_recipes.kit import paths, process
+from build_recipes.kit.errors import ArmoryError, Checkpointed, CouldNotCheck, TreeBusy
 from build_recipes.nightly import leash
 
 EXCERPT_LINES = 25
@@ -45,11 +45,9 @@ class Outcome:
 @functools.cache
 def available() -> frozenset[str]:
     """Commands that ``./inv`` has in this checkout."""
-    if str(paths.PROJECT) not in sys.path:
-        sys.path.insert(0, str(paths.PROJECT))
-    from tasks import namespace
-
-    return frozenset(namespace.task_names)
+    invoke = Path(sys.executable).with_name("invoke")
+    listed = json.loads(process.capture([invoke, "--list", "--list-format=json"], cwd=paths.PROJECT))
+    return frozenset(task["name"] for task in listed["tasks"])
 
 
 def run(
@@ -117,7 +115,7 @@ def _plain(line: str) -> str:
 
 def diagnosis(log: Path) -> tuple[dict[str, Any], ...]:
     """Known failures in a log, the first cause first; empty where nothing is known."""
-    from build_recipes.doctor.diagnose import diagnose_file
+    from build_recipes.diagnosis.diagnose import diagnose_file
 
     try:
         found: list[dict[str, Any]] = list(diagnose_file(str(log)).as_dict()["findings"])

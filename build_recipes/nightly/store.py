@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from build_recipes.errors import ArmoryError, BadData, NightBusy, NotEnoughDisk, NotWritable
+from build_recipes.kit.errors import ArmoryError, BadData, NightBusy, NotEnoughDisk, NotWritable
 from build_recipes.nightly.events import FINISHED, UNFINISHED, Event, decode, host_name, utc_now
 from build_recipes.nightly.schema import MIGRATIONS, REDRAW_FROM
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from build_recipes import process
-from build_recipes.errors import BadData, MissingPackages
+from build_recipes.kit import process
+from build_recipes.kit.errors import BadData, MissingPackages
 
 Outcome = Literal["applies", "3-way", "already", "conflict"]
 Files = Mapping[str, bytes]

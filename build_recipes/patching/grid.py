@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes import console, paths
-from build_recipes.device import device as named
-from build_recipes.errors import IntentLost, PatchConflict, UsageError
+from build_recipes.facts.device import device as named
+from build_recipes.kit import console, paths
+from build_recipes.kit.errors import IntentLost, PatchConflict, UsageError
+from build_recipes.kit.paths import Places
 from build_recipes.patching import series, states, trees
 from build_recipes.patching.states import Cell
-from build_recipes.paths import Places
 from build_recipes.sources.library import Library
 from build_recipes.sources.mirrors import configured_mirrors
 

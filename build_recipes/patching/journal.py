@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from build_recipes.data import Model, load_json, write_atomic
-from build_recipes.errors import NotWritable, TreeModified
+from build_recipes.kit.data import Model, load_json, write_atomic
+from build_recipes.kit.errors import NotWritable, TreeModified
 
 
 class Change(Model, frozen=True):

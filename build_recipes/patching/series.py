@@ -10,10 +10,10 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from build_recipes import paths
-from build_recipes.data import Model, load_toml
-from build_recipes.device import Device, devices
-from build_recipes.errors import BadData, UnsupportedPair, UsageError
+from build_recipes.facts.device import Device, devices
+from build_recipes.kit import paths
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import BadData, UnsupportedPair, UsageError
 
 REPAIR = "restore it: git checkout -- patches/"
 

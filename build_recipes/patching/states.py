@@ -13,10 +13,10 @@ from typing import Literal
 
 from packaging.version import Version
 
-from build_recipes import paths
+from build_recipes.kit import paths
+from build_recipes.kit.paths import Places
 from build_recipes.patching import git, intents, series, trees
 from build_recipes.patching.series import Patch, Series, Variant
-from build_recipes.paths import Places
 
 State = Literal["applies", "3-way", "upstream", "conflict", "intent lost", "refused", "gap", "not here"]
 

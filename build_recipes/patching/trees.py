@@ -17,13 +17,13 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes import paths
-from build_recipes.data import Model, load_toml
-from build_recipes.errors import ArmoryError, UnknownTag, UnsafeArchive
+from build_recipes.formats.archive import gzip_file, replace_tree, safe_member
+from build_recipes.kit import paths
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import ArmoryError, UnknownTag, UnsafeArchive
+from build_recipes.kit.paths import Places
 from build_recipes.patching.series import REPAIR, Variant, parse_version
-from build_recipes.paths import Places
-from build_recipes.sources.archive import gzip_file, replace_tree, safe_member
-from build_recipes.sources.cmake_trees import Declaration, Scan
+from build_recipes.sources.cmake.trees import Declaration, Scan
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import FilePin

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.errors import CouldNotCheck, UsageError
-from build_recipes.stages import record
+from build_recipes.build.stages import record
+from build_recipes.kit import process
+from build_recipes.kit.errors import CouldNotCheck, UsageError
 
 _ASK = (
     "import importlib.util as u, sysconfig, sys; s = u.find_spec('torch'); "

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from build_recipes.console import say
-from build_recipes.device import Device
+from build_recipes.facts.device import Device
+from build_recipes.kit.console import say
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
 from build_recipes.qualify.trial import Trial, failed, run_script
 

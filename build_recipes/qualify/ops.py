@@ -11,9 +11,9 @@ import fnmatch
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from build_recipes import paths
-from build_recipes.data import Model, load_toml
+from build_recipes.kit.data import Model, load_toml
 
 
 class Foreign(Model, frozen=True):
@@ -109,7 +109,7 @@ def wanted(read: OpCalls, left_out: Collection[str]) -> tuple[dict[str, list[str
     :param left_out: extension modules that were left out on purpose; a namespace has its module's name.
     :returns: by namespace; and the calls that were passed over, ``namespace.name``.
     """
-    foreign = load_toml(paths.PACKAGE / "qualify/ops.toml", Foreign)
+    foreign = load_toml(Path(__file__).with_name("ops.toml"), Foreign)
     kept: dict[str, list[str]] = {}
     passed: list[str] = []
     for space, names in read.called.items():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from build_recipes.data import write_atomic
+from build_recipes.kit.data import write_atomic
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 SCHEMA = 1

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from build_recipes import device as devices
-from build_recipes import paths, process
-from build_recipes.console import duration, say, step, table, warn
-from build_recipes.errors import ArmoryError, CouldNotCheck, NotAWheel, QualifyFailed, UsageError
-from build_recipes.inspect.wheel import Wheel
-from build_recipes.paths import Places
+from build_recipes.facts import device as devices
+from build_recipes.formats.wheel import Wheel
+from build_recipes.kit import paths, process
+from build_recipes.kit.console import duration, say, step, table, warn
+from build_recipes.kit.errors import ArmoryError, CouldNotCheck, NotAWheel, QualifyFailed, UsageError
+from build_recipes.kit.hashing import file_sha256
+from build_recipes.kit.paths import Places
 from build_recipes.qualify import environment, generate, report, static
 from build_recipes.qualify.report import FAILED, NOT_RUN, PASSED, Qualification, Tier
 from build_recipes.qualify.trial import Trial, gpu, of_script, run_script
-from build_recipes.stages.publish import sha256
 
 NAMES = ("audit", "import", "platform", "kernels", "generate", "omni")
 LIMITS = {"import": 300.0, "platform": 120.0, "kernels": 600.0, "generate": 420.0, "omni": 1800.0}
@@ -84,7 +84,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
     name = device or next((part for part in local if part in devices.devices()), "") or devices.detect() or ""
     if not name:
         raise UsageError(f"{wheel.name} does not say which device it is for", "say it: --device thor")
-    digest = sha256(wheel)
+    digest = file_sha256(wheel)
     folder = Places.from_environment().build / "qualify" / digest[:16]
     folder.mkdir(parents=True, exist_ok=True)
     entry, base, inside, lacking = devices.device(name), None, None, ""
@@ -143,7 +143,7 @@ def _tier(number: int, trial: Trial, started: float) -> Tier:
 
 def omni(trial: Trial, limit: float, started: float) -> Tier:
     """Tier 5: ``verify-omni --run`` in the wheel's environment, through the front door."""
-    if importlib.util.find_spec("build_recipes.compat.environment") is None:
+    if importlib.util.find_spec("build_recipes.verify.run.environment") is None:
         return Tier(5, "omni", NOT_RUN, "this version has no verify-omni --run")
     assert trial.python is not None
     found = process.capture([trial.python, "-c", _OMNI]).strip()

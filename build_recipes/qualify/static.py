@@ -7,10 +7,10 @@ import time
 import zipfile
 from typing import Any
 
-from build_recipes.console import warn
-from build_recipes.inspect.audit import audit_wheel
-from build_recipes.inspect.closure import shared_libraries
-from build_recipes.inspect.elf import mapped
+from build_recipes.audit.audit import audit_wheel
+from build_recipes.audit.closure import shared_libraries
+from build_recipes.formats.elf import mapped
+from build_recipes.kit.console import warn
 from build_recipes.qualify import ops
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
 from build_recipes.qualify.trial import Trial, run_script

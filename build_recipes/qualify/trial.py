@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes import process
-from build_recipes.console import warn
-from build_recipes.device import Device
+from build_recipes.facts.device import Device
+from build_recipes.kit import process
+from build_recipes.kit.console import warn
 from build_recipes.qualify.environment import Base
 from build_recipes.qualify.report import FAILED, Tier, judge
 

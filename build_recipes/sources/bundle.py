@@ -22,8 +22,9 @@ import git
 import msgspec
 import zstandard
 
-from build_recipes.data import Model, parse_toml
-from build_recipes.errors import (
+from build_recipes.formats.archive import safe_member
+from build_recipes.kit.data import Model, parse_toml
+from build_recipes.kit.errors import (
     HashMismatch,
     NetworkError,
     OfflineError,
@@ -31,8 +32,7 @@ from build_recipes.errors import (
     SourceIncomplete,
     UnsafeArchive,
 )
-from build_recipes.paths import Places
-from build_recipes.sources.archive import safe_member
+from build_recipes.kit.paths import Places
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import FilePin, Lock, digest_of, lock_text

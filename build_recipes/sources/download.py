@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3
 
-from build_recipes import console
-from build_recipes.errors import HashMismatch, NetworkError, NotEnoughDisk, NotWritable, OfflineError
+from build_recipes.kit import console
+from build_recipes.kit.errors import HashMismatch, NetworkError, NotEnoughDisk, NotWritable, OfflineError
 
 if TYPE_CHECKING:
     from build_recipes.sources.lockfile import FilePin

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.errors import OfflineError
+from build_recipes.kit.errors import OfflineError
 from build_recipes.sources.mirrors import key
 from build_recipes.sources.remote import fetch_commit, held, ls_remote
 from build_recipes.sources.repository import Repository, missing, slug

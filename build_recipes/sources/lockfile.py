@@ -17,9 +17,10 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from build_recipes import paths, versions
-from build_recipes.data import Model, load_toml, write_atomic
-from build_recipes.errors import LockEdited, LockMissing
+from build_recipes.facts import versions
+from build_recipes.kit import paths
+from build_recipes.kit.data import Model, load_toml, write_atomic
+from build_recipes.kit.errors import LockEdited, LockMissing
 
 SCHEMA = 1
 

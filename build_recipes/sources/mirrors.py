@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from build_recipes import paths
-from build_recipes.data import Model, load_toml
-from build_recipes.errors import UsageError
+from build_recipes.kit import paths
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import UsageError
 
 
 class Configuration(Model, frozen=True, kw_only=True):

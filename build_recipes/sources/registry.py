@@ -17,7 +17,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 from pypi_simple import ACCEPT_ANY, DistributionPackage, NoSuchProjectError, PyPISimple
 
-from build_recipes.errors import BadData, NetworkError
+from build_recipes.kit.errors import BadData, NetworkError
 from build_recipes.sources.download import ATTEMPTS, TIMEOUT, backoff, retrying
 from build_recipes.sources.lockfile import FilePin
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import git
 
-from build_recipes import console
-from build_recipes.errors import RevisionMissing, SourceIncomplete
-from build_recipes.sources.archive import replace_tree
+from build_recipes.formats.archive import replace_tree
+from build_recipes.kit import console
+from build_recipes.kit.errors import RevisionMissing, SourceIncomplete
 from build_recipes.sources.mirrors import key
 
 ENVIRONMENT = {

@@ -18,9 +18,9 @@ from packaging.markers import Marker
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from build_recipes import process
-from build_recipes.data import parse_toml
-from build_recipes.errors import BadData, NetworkError
+from build_recipes.kit import process
+from build_recipes.kit.data import parse_toml
+from build_recipes.kit.errors import BadData, NetworkError
 from build_recipes.sources.lockfile import FilePin, tags_for
 from build_recipes.sources.registry import PYPI, content_length
 
@@ -57,7 +57,7 @@ def resolve(
         if not wheels:
             raise BadData(
                 f"{package['name']} {package['version']} has no Linux wheel for {' or '.join(MACHINES)}",
-                "pin another version in build_recipes/vllm.toml",
+                "pin another version in build_recipes/facts/vllm.toml",
             )
         wanted += [(package, wheel) for wheel in wheels]
     names = [package["name"] for package in packages]

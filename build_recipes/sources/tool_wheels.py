@@ -16,9 +16,9 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from build_recipes import paths, process
-from build_recipes.data import parse_toml
-from build_recipes.errors import BadData
+from build_recipes.kit import paths, process
+from build_recipes.kit.data import parse_toml
+from build_recipes.kit.errors import BadData
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import FilePin, best_wheels, tags_for
 from build_recipes.sources.registry import content_length

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import requests
 
-from build_recipes.data import write_atomic
-from build_recipes.errors import HashMismatch, NetworkError, OfflineError, UnsafeArchive
-from build_recipes.sources.archive import safe_member
+from build_recipes.formats.archive import safe_member
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import HashMismatch, NetworkError, OfflineError, UnsafeArchive
 from build_recipes.sources.download import TIMEOUT, hash_file, retrying
 from build_recipes.sources.lockfile import FilePin, MemberPin, WheelMembers
 

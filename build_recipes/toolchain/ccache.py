@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from build_recipes.errors import UsageError
+from build_recipes.kit.errors import UsageError
 
 CHOICES = ("auto", "ccache", "sccache", "off")
 

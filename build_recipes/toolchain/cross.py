@@ -11,8 +11,8 @@ import re
 import shutil
 from pathlib import Path
 
-from build_recipes.data import write_atomic
-from build_recipes.errors import MissingPackages
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import MissingPackages
 from build_recipes.toolchain.cuda import Toolkit
 from build_recipes.toolchain.unpack import filled_once
 

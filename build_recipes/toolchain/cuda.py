@@ -21,8 +21,8 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from build_recipes import process
-from build_recipes.errors import ToolchainMismatch
+from build_recipes.kit import process
+from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.toolchain.unpack import digest_of, filled_once, unpack_wheel
 
 TARGET_DIRECTORY = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}

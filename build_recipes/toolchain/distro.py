@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_recipes import paths, process
-from build_recipes.console import say, warn
-from build_recipes.data import Model, load_toml
-from build_recipes.errors import MissingPackages
-from build_recipes.host import Host
+from build_recipes.kit import process
+from build_recipes.kit.console import say, warn
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import MissingPackages
+from build_recipes.kit.host import Host
 
 
 class Need(Model, frozen=True):
@@ -45,7 +45,7 @@ def missing(host: Host, *, cross: bool, wanted: bool, tests: bool = False) -> li
         kinds |= {"native", "tests"}
     if wanted:
         kinds |= {"wanted"} | ({"wanted-cross"} if cross else set())
-    rows = load_toml(paths.PACKAGE / "toolchain/distro.toml", Needs).need
+    rows = load_toml(Path(__file__).with_name("distro.toml"), Needs).need
     family = host.distribution.split()[0]
     return [row for row in rows if row.when in kinds and family not in row.not_on and not _there(row, host)]
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from build_recipes.errors import UnsafeArchive
+from build_recipes.kit.errors import UnsafeArchive
 
 Select = Callable[[str], bool]
 

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import html
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ import msgspec
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from build_recipes.data import write_atomic
-from build_recipes.errors import NotWritable
-from build_recipes.inspect.wheel import Wheel
+from build_recipes.formats.wheel import Wheel
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import NotWritable
+from build_recipes.kit.hashing import file_sha256
 
 PAGES = "simple"
 _HASHES = ".hashes.json"
@@ -136,17 +136,6 @@ def _entry(path: Path, known: dict[str, Any] | None) -> Entry:
         size=status.st_size,
         mtime=status.st_mtime,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _frame(title: str, body: str) -> str:

@@ -23,9 +23,9 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from build_recipes.data import write_atomic
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.sources.lockfile import FilePin, Lock
-from build_recipes.wheelhouse.index import file_sha256
 
 MEMBER = "{dist_info}/sboms/vllm-armory.cdx.json"
 """Where the document goes; a path for `rewrite.Edits.put`."""

@@ -28,8 +28,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from build_recipes.errors import NotWritable, PackageFailed, UsageError
-from build_recipes.inspect.wheel import Recorded, Wheel
+from build_recipes.formats.wheel import Recorded, Wheel
+from build_recipes.kit.errors import NotWritable, PackageFailed, UsageError
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from build_recipes.errors import ArmoryError
-from build_recipes.inspect import abi, closure, cubin, fatbin, scan
-from build_recipes.inspect.elf import Elf
-from build_recipes.inspect.inflate import Content
-from build_recipes.inspect.wheel import Wheel
+from build_recipes.audit import closure, scan
+from build_recipes.formats import abi, cubin, fatbin
+from build_recipes.formats.elf import Elf
+from build_recipes.formats.inflate import Content
+from build_recipes.formats.wheel import Wheel
+from build_recipes.kit.errors import ArmoryError
 from build_recipes.wheelhouse import provenance
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from build_recipes import paths
+from build_recipes.kit import paths
+from build_recipes.kit.paths import Places
 from build_recipes.patching import git, series, trees
-from build_recipes.paths import Places
 
 from . import environment
 from .situations import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from build_recipes.console import duration, size
+from build_recipes.kit.console import duration, size
 from build_recipes.nightly.page import plots
 from build_recipes.nightly.page.markup import Markup, el, join
 from build_recipes.nightly.page.view import Cell, Run, View

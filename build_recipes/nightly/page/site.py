@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from build_recipes.data import write_atomic
+from build_recipes.kit.data import write_atomic
 from build_recipes.nightly.events import Event
 from build_recipes.nightly.page.render import render
 from build_recipes.nightly.page.view import view

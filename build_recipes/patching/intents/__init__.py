@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.errors import BadData
-from build_recipes.patching.intents.verdict import Verdict
+from build_recipes.kit.errors import BadData
+from build_recipes.patching.intents.answer import Verdict
 
 Trees = Mapping[str, Path]
 

@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from build_recipes import process
-from build_recipes.errors import ConfigureFailed, MissingPackages
+from build_recipes.kit import process
+from build_recipes.kit.errors import ConfigureFailed, MissingPackages
 
 _SILENT = """project find_package find_library enable_language install target_compile_options
 target_compile_definitions target_include_directories target_link_libraries target_sources add_dependencies

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from build_recipes import process
+from build_recipes.kit import process
 
 ENTRY = "scaled_mm_entry.cu"
 OPERATORS = ("cutlass_scaled_mm", "cutlass_scaled_mm_azp", "cutlass_moe_mm")

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from build_recipes import process
+from build_recipes.kit import process
 from build_recipes.patching.intents import cmake, dispatch
-from build_recipes.patching.intents.verdict import Verdict
+from build_recipes.patching.intents.answer import Verdict
 
 BODY = "Kernel::operator()"
 REACHED = {

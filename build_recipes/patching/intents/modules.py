@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from build_recipes.patching.intents import cmake, probe
-from build_recipes.patching.intents.verdict import Verdict
+from build_recipes.patching.intents.answer import Verdict
 
 FA2, FA3 = "_vllm_fa2_C", "_vllm_fa3_C"
 

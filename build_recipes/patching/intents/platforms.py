@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from build_recipes.patching.intents import probe
-from build_recipes.patching.intents.verdict import Verdict
+from build_recipes.patching.intents.answer import Verdict
 
 CUDA = "vllm.platforms.cuda.CudaPlatform"
 WANTED = {

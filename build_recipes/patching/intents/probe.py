@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from build_recipes import process
+from build_recipes.kit import process
 
 PROBES = Path(__file__).resolve().parent / "probes"
 

@@ -1,0 +1,208 @@
+"""Is a source build needed at all? The official wheel, the wheels at hand and a build, for one device.
+
+A wheel that runs on the device is preferred to a build, the official one to our own; what a build would do
+better is said, not decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from build_recipes.audit import subject
+from build_recipes.audit.audit import NOT_USABLE, SLOW_START, Audit, audit_wheel
+from build_recipes.audit.coverage import ABSENT, JIT, NATIVE
+from build_recipes.audit.families import facts
+from build_recipes.facts import device as device_table
+from build_recipes.facts.device import Device
+from build_recipes.kit.errors import ArmoryError, NetworkError, NotAWheel, UnknownTag, UsageError
+from build_recipes.kit.paths import Places
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to get vLLM onto the device."""
+
+    kind: str
+    """``official``, ``local`` or ``build``."""
+    name: str
+    verdict: str
+    """The audit's word; empty for a build."""
+    why: tuple[str, ...]
+    native: tuple[str, ...] = ()
+    """Kernel families with code for the device."""
+    jit: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    size: int = 0
+    """Bytes."""
+    torch: str = ""
+    driver: str = ""
+    """Least CUDA of the driver, for what must be compiled at first use."""
+    first_start_s: float = 0
+    """CPU seconds of compiling, all families together (the driver does each when it is first used)."""
+    build_s: float = 0
+    """Seconds a build takes on this machine."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, and what it was weighed against."""
+
+    tag: str
+    device: str
+    take: str
+    """``official``, ``local`` or ``build``; ``none`` where nothing is known to work."""
+    say: str
+    command: str
+    choices: tuple[Choice, ...]
+
+
+def advise(tag: str, name: str, places: Places) -> Advice:
+    """Weigh the ways to run a vLLM version on a device.
+
+    :param tag: release tag; the newest release that is known where it is empty.
+    :param name: device; this machine where it is empty.
+    :raises UsageError: no device was named and this machine is none.
+    :raises UnknownTag: no such version.
+    :raises NetworkError: the official wheel cannot be had and nothing else was found.
+    """
+    from build_recipes.facts import versions
+
+    name = name or device_table.detect() or ""
+    if not name:
+        raise UsageError(
+            "this machine is none of the known devices", "name one: --device thor (invoke devices lists them)"
+        )
+    entry = device_table.device(name)
+    tag = tag or f"v{versions.facts().releases[-1]}"
+    try:
+        version = str(Version(tag.removeprefix("v")))
+    except InvalidVersion as error:
+        raise UnknownTag(f"'{tag}' is no release tag", "write --tag v0.33.0") from error
+    official = _official(version, name, entry, places)
+    local = _local(version, name, places)
+    built = _build(f"v{version}", name, places)
+    return _weigh(f"v{version}", name, official, local, built)
+
+
+def _official(version: str, name: str, entry: Device, places: Places) -> Choice:
+    try:
+        wheel = subject.official(version, places, entry.machine)
+    except (NotAWheel, NetworkError) as error:
+        return Choice("official", f"vllm {version} from PyPI", NOT_USABLE, (str(error.args[0]),))
+    return _judged("official", audit_wheel(wheel, [name]), name, wheel.stat().st_size)
+
+
+def _local(version: str, name: str, places: Places) -> list[Choice]:
+    found = []
+    for path in sorted(places.wheels.glob("vllm-*.whl")):
+        try:
+            if parse_wheel_filename(path.name)[1].public == version:
+                found.append(_judged("local", audit_wheel(path, [name]), name, path.stat().st_size))
+        except (InvalidWheelFilename, InvalidVersion):
+            continue
+        except NotAWheel as error:
+            found.append(Choice("local", path.name, NOT_USABLE, (str(error.args[0]),)))
+    return found
+
+
+def _judged(kind: str, audit: Audit, name: str, size: int) -> Choice:
+    one = audit.devices[name]
+
+    def titles(status: str) -> tuple[str, ...]:
+        return tuple(facts().family[f].title for f, seen in one.families.items() if seen.status == status)
+
+    slow = {family: seen for family, seen in one.families.items() if seen.status == JIT}
+    return Choice(
+        kind=kind,
+        name=audit.wheel,
+        verdict=one.verdict,
+        why=one.reasons,
+        native=titles(NATIVE),
+        jit=titles(JIT),
+        absent=titles(ABSENT),
+        size=size,
+        torch=audit.requires_torch,
+        driver=max((seen.driver for seen in slow.values()), key=_version, default=""),
+        first_start_s=sum(facts().family[f].jit_seconds * seen.jit_units for f, seen in slow.items()),
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _build(tag: str, name: str, places: Places) -> Choice:
+    """A build, as its plan sees it; where there is none, the reason."""
+    from build_recipes.build.plan import make_plan
+    from build_recipes.build.preview import OVERHEAD_S, estimate
+    from build_recipes.build.request import Request
+
+    try:
+        plan = make_plan(Request(tag=tag, device=name), places)
+    except ArmoryError as error:
+        return Choice("build", f"{tag} for {name}", NOT_USABLE, (str(error.args[0]),))
+    seconds = estimate(plan) / plan.jobs + OVERHEAD_S
+    return Choice("build", plan.wheel_version, "", (), torch=f"=={plan.torch.version}", build_s=seconds)
+
+
+def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Choice) -> Advice:
+    choices = (official, *local, built)
+    usable = [one for one in local if one.verdict != NOT_USABLE and ".smoke" not in one.name]
+    build = f"invoke build --tag {tag} --device {name}"
+    if official.verdict != NOT_USABLE:
+        say = (
+            f"use the official wheel: it {'is ready' if official.verdict != SLOW_START else 'runs'} on {name}"
+        )
+        if official.jit:
+            say += f"; {', '.join(official.jit)} are compiled by the driver when first used"
+        if official.absent:
+            say += f"; it lacks {', '.join(official.absent)}"
+        return Advice(tag, name, "official", say, f"pip install vllm=={tag[1:]}", choices)
+    why = official.why[0] if official.why else "it is not usable"
+    if usable:
+        best = min(usable, key=lambda one: (one.verdict == SLOW_START, one.first_start_s, one.name))
+        say = f"use {best.name} from wheels/; the official wheel does not do: {why}"
+        return Advice(tag, name, "local", say, f"pip install wheels/{Path(best.name).name}", choices)
+    if built.verdict != NOT_USABLE:
+        say = f"build it: the official wheel does not do on {name}: {why}"
+        return Advice(tag, name, "build", say, build, choices)
+    say = f"nothing is known to work: {why}; and no build: {built.why[0]}"
+    return Advice(tag, name, "none", say, f"invoke lock --tag {tag}, then {build}", choices)
+
+
+def show(advice: Advice) -> None:
+    """Print an advice for people."""
+    from build_recipes.kit import console
+
+    rows = [
+        [
+            one.kind,
+            one.name,
+            one.verdict or f"about {console.duration(one.build_s)}",
+            f"{len(one.native)} / {len(one.jit)} / {len(one.absent)}" if one.kind != "build" else "",
+            console.size(one.size) if one.size else "",
+            f"torch{one.torch}" if one.torch else "",
+            f"CUDA {one.driver}" if one.driver else "",
+            console.duration(one.first_start_s) if one.first_start_s else "",
+            "; ".join(one.why),
+        ]
+        for one in advice.choices
+    ]
+    columns = [
+        "",
+        "what",
+        "verdict",
+        "families native / JIT / absent",
+        "size",
+        "needs",
+        "driver",
+        "JIT, CPU",
+        "why",
+    ]
+    console.table(f"vLLM {advice.tag} on {advice.device}", columns, rows)
+    console.say(advice.say, style="bold")
+    console.say(f"next  {advice.command}")

@@ -1,0 +1,105 @@
+"""What a compile unit is expected to cost: from the project's table, then from this tree's own history."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from build_recipes.kit.data import Model, load_toml
+
+
+class Rule(Model, frozen=True):
+    """One row of costs.toml."""
+
+    pattern: str
+    """fnmatch pattern on ``<target>/<object path>``."""
+    cpu_s: float
+    """CPU seconds of one unit."""
+    gib: float
+    """Peak resident memory of its largest process, GiB."""
+    source: str
+    """Where the figures come from."""
+
+
+class Default(Model, frozen=True):
+    """Cost of a unit that no rule names."""
+
+    cpu_s: float
+    gib: float
+
+
+class Table(Model, frozen=True):
+    """costs.toml."""
+
+    default: Default
+    totals: dict[str, float]
+    """Compute capability to the CPU seconds of a whole build."""
+    rule: list[Rule]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Expected cost of one unit."""
+
+    seconds: float
+    """CPU seconds, which is wall time on a free core."""
+    gib: float
+    """Peak memory, GiB."""
+
+
+def unit_name(output: str) -> str:
+    """``_C/csrc/x.cu.o`` from the object path that ninja uses (``CMakeFiles/_C.dir/csrc/x.cu.o``)."""
+    head, _, tail = output.partition(".dir/")
+    return f"{head.rsplit('/', 1)[-1]}/{tail}" if tail else output
+
+
+@functools.cache
+def table() -> Table:
+    """The project's cost table."""
+    return load_toml(Path(__file__).with_name("costs.toml"), Table)
+
+
+def expected(unit: str, history: dict[str, Cost] | None = None) -> Cost:
+    """Expected cost of a unit, by its `unit_name`."""
+    if history and unit in history:
+        return history[unit]
+    for rule in table().rule:
+        if fnmatch.fnmatchcase(unit, rule.pattern):
+            return Cost(rule.cpu_s, rule.gib)
+    return Cost(table().default.cpu_s, table().default.gib)
+
+
+def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
+    """Records of finished units; a last line cut off by a crash is passed over."""
+    try:
+        lines = journal.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "unit" in record:
+            yield record
+
+
+def learned(journal: Path) -> dict[str, Cost]:
+    """Costs of units that were really compiled in this tree (cache hits say nothing), the last of each.
+
+    A unit that was killed for want of memory is expected to need a third more than it had.
+    """
+    known: dict[str, Cost] = {}
+    for record in read_journal(journal):
+        gib = float(record["rss_kib"]) / 2**20
+        if record["code"] == 0 and not record.get("cached"):
+            known[record["unit"]] = Cost(float(record["cpu_s"]), gib)
+        elif record.get("killed"):
+            before = expected(record["unit"], known)
+            known[record["unit"]] = Cost(before.seconds, max(before.gib, gib) * 4 / 3)
+    return known

@@ -1,0 +1,133 @@
+"""The ninja graph: which units there are, whether each names its architecture, and the order they start in."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_recipes.build.compiling.costs import Cost, expected, unit_name
+from build_recipes.kit import process
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import UngatedUnits
+
+
+@dataclass(frozen=True)
+class Command:
+    """One compile command of the graph."""
+
+    unit: str
+    """`costs.unit_name` of the object."""
+    output: str
+    """Object path as ninja writes it."""
+    command: str
+    cuda: bool
+
+    @property
+    def gencodes(self) -> tuple[str, ...]:
+        """The architectures of its ``-gencode`` options, ``arch=compute_110,code=sm_110``."""
+        return tuple(re.findall(r"-gencode[= ](?:\")?(arch=[^ \"]+)", self.command))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The compile units of a configured tree."""
+
+    folder: Path
+    """CMake's build folder."""
+    ninja: Path
+    targets: tuple[str, ...]
+    commands: tuple[Command, ...]
+
+    @property
+    def cuda_units(self) -> tuple[Command, ...]:
+        """The units nvcc compiles."""
+        return tuple(command for command in self.commands if command.cuda)
+
+    def heaviest(self, history: dict[str, Cost]) -> tuple[str, Cost]:
+        """The unit with the highest expected memory."""
+        costs = {command.unit: expected(command.unit, history) for command in self.commands}
+        return max(costs.items(), key=lambda item: item[1].gib)
+
+    def seconds(self, history: dict[str, Cost]) -> float:
+        """Expected CPU seconds of all units."""
+        return sum(expected(command.unit, history).seconds for command in self.commands)
+
+
+def read_graph(folder: Path, ninja: Path, targets: Sequence[str]) -> Graph:
+    """Read the compile commands that the targets need."""
+    text = process.capture([ninja, "-t", "commands", *targets], cwd=folder) if targets else ""
+    commands: dict[str, Command] = {}
+    for line in text.splitlines():
+        match = re.search(r" -o (\S+\.o)\b", line)
+        if match and " -c " in line:
+            output = match.group(1)
+            commands[output] = Command(unit_name(output), output, line, " -x cu " in line)
+    return Graph(folder, ninja, tuple(targets), tuple(commands.values()))
+
+
+def check_gencode(graph: Graph, host_code: Sequence[str] = ()) -> None:
+    """Refuse CUDA units that name no architecture.
+
+    :param host_code: fnmatch patterns of units that hold no kernel, so that the default does no harm.
+
+    nvcc would compile them for its default (sm_75 in CUDA 13.0), which no device here can load: at vLLM
+    v0.12.0 that was 222 FlashAttention 3 units of a Thor build.
+
+    :raises UngatedUnits: with their number and modules.
+    """
+    ungated = [
+        command
+        for command in graph.cuda_units
+        if not command.gencodes and not any(fnmatch.fnmatchcase(command.unit, one) for one in host_code)
+    ]
+    if ungated:
+        modules = sorted({command.unit.split("/")[0] for command in ungated})
+        raise UngatedUnits(
+            f"{len(ungated)} CUDA units of {', '.join(modules)} have no -gencode: nvcc would compile them for its "
+            f"default architecture, which the device cannot load. First: {ungated[0].unit}",
+            "leave the module out: --without " + ",".join(modules),
+        )
+
+
+def pending(graph: Graph) -> list[str]:
+    """Units that ninja would compile now, by name."""
+    text = (
+        process.capture([graph.ninja, "-n", "-v", *graph.targets], cwd=graph.folder) if graph.targets else ""
+    )
+    found = []
+    for line in text.splitlines():
+        match = re.search(r" -o (\S+\.o)\b", line)
+        if match and " -c " in line:
+            found.append(unit_name(match.group(1)))
+    return found
+
+
+def order_by_cost(folder: Path, history: dict[str, Cost]) -> None:
+    """Rewrite ``build.ninja`` so that the longest units come first.
+
+    Ninja starts edges of equal depth in file order. Only the order of the object statements changes: no command
+    does, so nothing that is built becomes out of date.
+    """
+    path = folder / "build.ninja"
+    blocks = re.split(r"(?<=\n)\n+", path.read_text(encoding="utf-8"))
+    places = [
+        index for index, block in enumerate(blocks) if re.search(r"^build \S+\.o: ", block, re.MULTILINE)
+    ]
+
+    def cost(index: int) -> float:
+        match = re.search(r"^build (\S+\.o): ", blocks[index], re.MULTILINE)
+        return -expected(unit_name(match.group(1)), history).seconds if match else 0.0
+
+    ordered = [blocks[index] for index in sorted(places, key=cost)]
+    for place, block in zip(places, ordered, strict=True):
+        blocks[place] = block
+    write_atomic(path, "\n".join(block if block.endswith("\n") else block + "\n" for block in blocks))
+
+
+def has_library(folder: Path, target: str) -> bool:
+    """Whether a target links a module (upstream leaves empty targets where there is no code for a device)."""
+    text = (folder / "build.ninja").read_text(encoding="utf-8")
+    return re.search(rf"^build (\S*/)?{re.escape(target)}(\.\S+)?\.so: ", text, re.MULTILINE) is not None

@@ -1,0 +1,137 @@
+"""The way a build takes: lock, fetch, patch, provision, compile, package, audit, publish."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from build_recipes.build.plan import Plan, check_disk
+from build_recipes.build.result import Result
+from build_recipes.build.stages import canary as canaries
+from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import gate, publish, record, smoke
+from build_recipes.build.stages.given import check_given
+from build_recipes.build.stages.package import describe, package
+from build_recipes.build.stages.patch import Patched, apply_series
+from build_recipes.build.stages.provision import Provisioned, provision
+from build_recipes.facts.versions import facts
+from build_recipes.kit.console import duration, step, warn
+from build_recipes.kit.errors import SourceIncomplete
+from build_recipes.sources.fetch import Fetched, fetch
+from build_recipes.sources.mirrors import configured_mirrors
+from build_recipes.toolchain import distro
+
+
+def build(plan: Plan, *, install: bool = False) -> Result:
+    """Build the wheel of a plan, or go on where an earlier run stopped.
+
+    :param install: install missing distribution packages (needs root).
+    :raises ArmoryError: one class per cause; everything finished so far is kept.
+    """
+    started = time.monotonic()
+    publish.check_writable(plan.places.wheels)
+    plan.facts.check_python(plan.tag, plan.host.python)
+    check_disk(plan)
+    distro.ensure(plan.host, cross=plan.cross, install=install)
+    check_given(plan)
+    with record.tree_lock(plan.tree):
+        step(
+            "plan",
+            f"{plan.tag} for {plan.device.title}: {plan.wheel_version}, fingerprint {plan.fingerprint}",
+        )
+        fetched = fetch_sources(plan)
+        patched = patch_sources(plan, fetched)
+        made = provision(plan)
+        step(
+            "provision",
+            f"torch {made.torch_version} (CUDA {made.torch_cuda}), toolkit {made.cuda_version} ({made.cuda_origin})",
+        )
+        if plan.request.smoke:
+            compiled, sample = smoke.smoke_units(plan, fetched, made, started)
+        else:
+            send_canary(plan, made)
+            compiled, sample = compiling.compile_units(plan, fetched, made, started), None
+        step("compile", compiling.summary(compiled))
+        packaged = package(plan, fetched, patched, made, compiled)
+        step("package", describe(packaged))
+        audited = gate.audit_gate(plan, made, compiled, packaged)
+        step("audit", audited.summary())
+        facts_of_build = publish.Facts(plan, fetched, patched, made, compiled, packaged, audited, sample)
+        done = publish.publish(facts_of_build)
+        step("publish", str(done.wheel))
+    return Result(done.wheel, done.manifest, False, time.monotonic() - started)
+
+
+def fetch_sources(plan: Plan) -> Fetched:
+    """Bring the sources; a tree that cannot be had stops the build unless nothing that is built needs it.
+
+    :raises SourceIncomplete: a missing tree that an asked module needs.
+    """
+    request = plan.request
+    source = request.source if request.source in ("sdist", "git") else Path(request.source).resolve()
+    got = fetch(
+        plan.lock,
+        source=source,
+        mirrors=configured_mirrors(request.mirrors),
+        offline=request.offline,
+        places=plan.places,
+        into=plan.tree / "src",
+    )
+    trees = dict(got.trees)
+    for name, reason in got.missing.items():
+        users = [target for target in facts().tree_modules.get(name, []) if _wanted(plan, target)]
+        if users and not plan.request.smoke:
+            pin = plan.lock.tree(name)
+            raise SourceIncomplete(
+                f"{name}, which {', '.join(users)} need, cannot be had: {reason}",
+                f"give a clone of it: --mirror {pin.repository}=/path/to/clone; or leave the modules out: "
+                f"--without {','.join(users)}",
+            )
+        warn(f"{name} is left out: {reason.splitlines()[0]}")
+        trees[name] = _placeholder(plan.tree / "src" / f"{name}-left-out", reason)
+    step("fetch", f"vLLM {plan.version} and {len(got.trees)} of {len(plan.lock.trees)} external trees")
+    return Fetched(got.vllm, trees, got.missing)
+
+
+def _wanted(plan: Plan, target: str) -> bool:
+    if plan.request.only:
+        return target in plan.request.only
+    return target not in plan.request.without
+
+
+def _placeholder(folder: Path, reason: str) -> Path:
+    """A folder that CMake can be pointed to where a tree is left out: configure wants all of them to exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "CMakeLists.txt").write_text("# left out by vllm-armory\n")
+    (folder / "LEFT_OUT").write_text(reason + "\n")
+    return folder
+
+
+def patch_sources(plan: Plan, fetched: Fetched) -> Patched:
+    """Apply the series for this pair to vLLM and the external trees that are there."""
+    real = {name: path for name, path in fetched.trees.items() if name not in fetched.missing}
+    done = apply_series({"vllm": fetched.vllm, **real}, plan.version, plan.device)
+    step("patch", ", ".join(sorted({entry.id for entry in done.applied})) or "nothing to patch")
+    return done
+
+
+def send_canary(plan: Plan, made: Provisioned) -> None:
+    """Try the toolchain in seconds before an hour is spent; once for each environment.
+
+    :raises CanaryFailed: the big build would have failed for the same reason.
+    """
+
+    def work() -> dict[str, object]:
+        result = canaries.canary_of_plan(plan, made)
+        canaries.check(result)
+        return {"code": list(result.code), "ran": result.ran, "seconds": result.seconds}
+
+    inputs = [
+        made.torch_version,
+        made.cuda_version,
+        str(made.cuda_home),
+        plan.device.arch_list,
+        str(made.python),
+    ]
+    done = record.once(plan.tree, "canary", inputs, work)
+    step("canary", f"{', '.join(done.outputs['code'])} in {duration(done.seconds)}")

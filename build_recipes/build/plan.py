@@ -1,0 +1,303 @@
+"""A Plan: everything a build will do, decided; nothing done. Pure: reads the lock and data files, writes nothing.
+
+The fingerprint is a hash of what the wheel's content depends on (pins, patches, device, toolchain, torch,
+options). It names the result: the same fingerprint again is the same wheel, so there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from build_recipes.build.request import Request
+from build_recipes.facts import device as device_table
+from build_recipes.facts import versions
+from build_recipes.facts.device import Device
+from build_recipes.facts.versions import VersionFacts
+from build_recipes.kit.errors import (
+    CpuTorch,
+    GlibcTooNew,
+    NotEnoughDisk,
+    NotEnoughMemory,
+    TorchCudaMismatch,
+    UnsupportedPair,
+    UsageError,
+)
+from build_recipes.kit.host import Host, free_disk
+from build_recipes.kit.paths import Places
+from build_recipes.patching.series import selected
+from build_recipes.sources.lockfile import Lock, TorchPin, load_lock
+from build_recipes.toolchain import ccache
+
+BUILD_TYPES = ("Release", "RelWithDebInfo", "Debug", "MinSizeRel")
+TREE_GIB = 8
+"""Free disk a full build tree needs, GiB (measured on v0.12.0 for Thor: sources, toolkit, torch, objects)."""
+TOOLKIT_GLIBC = (2, 39)
+"""CUDA's wheels are chosen by the newest glibc among the devices: their programs run on older ones, too."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided. See the module's docstring."""
+
+    tag: str
+    version: str
+    """vLLM's own version, ``0.12.0``."""
+    wheel_version: str
+    """PEP 440 version of the wheel: ``0.12.0+cu130.thor``."""
+    device_name: str
+    device: Device
+    facts: VersionFacts
+    lock: Lock
+    torch: TorchPin
+    torch_existing: bool
+    host: Host
+    request: Request
+    jobs: int
+    patches: tuple[str, ...]
+    """Patches of the series for this pair: ``id@sha256``."""
+    tree: Path
+    """The build tree of this tag and device."""
+    places: Places
+    here: bool = False
+    """Whether this machine is the device."""
+
+    @property
+    def cross(self) -> bool:
+        """Whether the host's CPU is not the device's."""
+        return self.host.machine != self.device.machine
+
+    @property
+    def device_glibc(self) -> tuple[int, int]:
+        """glibc of the device."""
+        version = Version(self.device.glibc)
+        return version.major, version.minor
+
+    @property
+    def promised_glibc(self) -> tuple[int, int]:
+        """Newest glibc that the wheel may need: the device's, or this machine's own where it is the device."""
+        return max(self.device_glibc, self.host.glibc) if self.here else self.device_glibc
+
+    @property
+    def epoch(self) -> int:
+        """SOURCE_DATE_EPOCH: the same for every build of a lock, so that results can be compared."""
+        return 1704067200  # 2024-01-01, before every vLLM release we build
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that name what this plan would build."""
+        facts = {
+            "lock": self.lock.digest,
+            "device": device_table.as_dict(self.device),
+            "torch": "existing" if self.torch_existing else [pin.sha256 for pin in self.torch.files],
+            "toolkit": self.request.cuda or versions.facts().cuda_toolkit.version,
+            "patches": self.patches,
+            "source": self.request.source,
+            "only": self.request.only,
+            "without": self.request.without,
+            "smoke": self.request.smoke,
+            "type": self.request.build_type,
+            "host": self.host.machine,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def environment(self, cuda_home: Path, python: Path, trees: Mapping[str, Path]) -> dict[str, str]:
+        """The variables of the build, exported to the build only.
+
+        :param trees: `*_SRC_DIR` variable to folder.
+        """
+        library = os.pathsep.join(
+            filter(None, [str(cuda_home / "lib64"), os.environ.get("LD_LIBRARY_PATH", "")])
+        )
+        search = os.pathsep.join([str(python.parent), str(cuda_home / "bin"), os.environ.get("PATH", "")])
+        return {
+            "CUDA_HOME": str(cuda_home),
+            "CUDACXX": str(cuda_home / "bin/nvcc"),
+            "PATH": search,
+            "LD_LIBRARY_PATH": library,
+            "TORCH_CUDA_ARCH_LIST": self.device.arch_list,
+            "VLLM_TARGET_DEVICE": "cuda",
+            "MAX_JOBS": str(self.jobs),
+            "NVCC_THREADS": "1",
+            "CMAKE_BUILD_TYPE": self.request.build_type,
+            "SETUPTOOLS_SCM_PRETEND_VERSION": self.wheel_version,
+            "VLLM_VERSION_OVERRIDE": self.wheel_version,
+            "SOURCE_DATE_EPOCH": str(self.epoch),
+            **{variable: str(folder) for variable, folder in sorted(trees.items())},
+        }
+
+    def as_dict(self) -> dict[str, object]:
+        """The plan as plain data for ``--json`` and the manifest."""
+        return {
+            "tag": self.tag,
+            "version": self.version,
+            "wheel_version": self.wheel_version,
+            "device": self.device_name,
+            "arch_list": self.device.arch_list,
+            "platform_tag": self.device.platform_tag,
+            "fingerprint": self.fingerprint,
+            "lock": self.lock.digest,
+            "source": self.request.source,
+            "torch": {"version": self.torch.version, "index": self.torch.index, "cuda": self.torch.cuda}
+            if not self.torch_existing
+            else {"version": self.request.torch, "index": "this machine", "cuda": "13"},
+            "cross": self.cross,
+            "host": {
+                "machine": self.host.machine,
+                "python": "{}.{}".format(*self.host.python),
+                "cores": self.host.cores,
+                "memory_gib": self.host.memory_gib,
+                "distribution": self.host.distribution,
+            },
+            "jobs": self.jobs,
+            "build_type": self.request.build_type,
+            "only": list(self.request.only),
+            "without": list(self.request.without),
+            "smoke": self.request.smoke,
+            "patches": list(self.patches),
+            "tree": str(self.tree),
+        }
+
+
+def make_plan(request: Request, places: Places, host: Host | None = None) -> Plan:
+    """Decide everything.
+
+    :raises ArmoryError: of many kinds; each says what contradicts what, and what to type.
+    """
+    host = host or Host.this()
+    facts = versions.for_version(
+        versions.version_of(request.tag)
+    )  # what needs no lock is refused without one
+    detected = device_table.detect()
+    name = request.device or detected or "thor"
+    machine = device_table.device(name)
+    facts.check_device(request.tag, name)
+    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if wanted:
+        machine.check_arch(wanted)
+    if request.build_type not in BUILD_TYPES:
+        raise UsageError(
+            f"--build-type {request.build_type} is none of CMake's", f"one of {', '.join(BUILD_TYPES)}"
+        )
+    if request.cache not in ccache.CHOICES:
+        raise UsageError(
+            f"--cache {request.cache} is no compiler cache", f"one of {', '.join(ccache.CHOICES)}"
+        )
+    if request.jobs < 0:
+        raise UsageError(f"--jobs {request.jobs}: no unit would ever start", "leave --jobs out: one per core")
+    if host.machine not in {machine.machine, "x86_64"}:
+        raise UnsupportedPair(
+            f"a wheel for {machine.machine} cannot be built on {host.machine}",
+            f"build on a {machine.machine} machine, or cross-compile on x86_64",
+        )
+    lock = load_lock(request.tag)
+    existing = request.torch.partition(":")[0] == "existing"
+    pin = choose_torch(lock, "" if existing else request.torch)
+    cuda = "".join(pin.cuda.split(".")[:2])
+    local = f"cu{cuda}.{name}" + (".smoke" if request.smoke else "")
+    made = Plan(
+        tag=request.tag,
+        version=lock.version,
+        wheel_version=f"{lock.version}+{local}",
+        device_name=name,
+        device=machine,
+        facts=facts,
+        lock=lock,
+        torch=pin,
+        torch_existing=existing,
+        host=host,
+        request=request,
+        jobs=request.jobs or host.cores,
+        patches=tuple(f"{entry.patch.id}@{entry.sha256[:12]}" for entry in selected(lock.version, machine)),
+        tree=places.build / f"{request.tag}-{name}{'-smoke' if request.smoke else ''}",
+        places=places,
+        here=detected == name,
+    )
+    check_glibc(made)
+    return made
+
+
+def check_glibc(plan: Plan) -> None:
+    """Refuse a machine whose C++ library binds the wheel to a newer glibc than the device has.
+
+    From glibc 2.38 on, libstdc++, which is linked into the modules, calls ``__isoc23_strtoul`` (seen in all four
+    modules of the H200 build on Ubuntu 24.04; a build on Debian 12 needs 2.34).
+
+    :raises GlibcTooNew: before the hour of compiling that would end at the audit.
+    """
+    c23 = versions.facts().c23_glibc
+    if plan.host.glibc >= c23 > plan.promised_glibc and "glibc" not in plan.request.allow:
+        here, needed, there = ("{}.{}".format(*one) for one in (plan.host.glibc, c23, plan.promised_glibc))
+        raise GlibcTooNew(
+            f"a wheel built on glibc {here} needs glibc {needed}; the system of {plan.device_name} has {there}",
+            "build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself; "
+            "or, where the device's system is newer: --allow glibc",
+        )
+
+
+def choose_torch(lock: Lock, version: str) -> TorchPin:
+    """The torch to build against: the one asked for, else the lock's first whose files are known.
+
+    :raises UsageError: the lock has no such torch.
+    :raises CpuTorch: it was built without CUDA.
+    :raises TorchCudaMismatch: it was built for another CUDA major than 13.
+    """
+    try:
+        pin = lock.torch_pin(version or None)
+    except KeyError:
+        known = ", ".join(entry.version for entry in lock.torch if entry.files) or "none"
+        raise UsageError(
+            f"the lock of {lock.tag} has no torch {version or 'that can be fetched'} (it has: {known})",
+            f"leave --torch out, or add it: ./inv lock --tag {lock.tag}",
+        ) from None
+    if not pin.files:
+        raise UsageError(
+            f"torch {pin.version} of {pin.index} is not pinned by hash: {pin.unresolved}",
+            f"make the lock again where {pin.index} can be reached: ./inv lock --tag {lock.tag}",
+        )
+    if not pin.cuda:
+        raise CpuTorch(
+            f"torch {pin.version} from {pin.index} has no CUDA",
+            f"./inv build --tag {lock.tag} without --torch",
+        )
+    if pin.cuda.split(".")[0] != "13":
+        raise TorchCudaMismatch(
+            f"torch {pin.version} was built for CUDA {pin.cuda}; this builds for CUDA 13",
+            f"./inv build --tag {lock.tag} without --torch",
+        )
+    return pin
+
+
+def check_disk(plan: Plan) -> None:
+    """Refuse a build tree that cannot be filled. A tree that is there has most of what it needs.
+
+    :raises NotEnoughDisk: and how much is missing.
+    """
+    need = (TREE_GIB if not plan.request.smoke else TREE_GIB / 2) * 2**30
+    free = free_disk(plan.tree)
+    if free < need and not plan.tree.exists():
+        raise NotEnoughDisk(
+            f"{plan.tree.parent} has {free / 2**30:.1f} GiB free; the build tree needs about {need / 2**30:.0f}",
+            "free some, or put it elsewhere: VLLM_ARMORY_BUILD=/big/disk ./inv build ...",
+        )
+
+
+def check_memory(plan: Plan, heaviest_gib: float) -> None:
+    """Refuse a compile that cannot end on this machine.
+
+    :param heaviest_gib: peak memory of the heaviest unit.
+    :raises NotEnoughMemory: and which unit's class does not fit.
+    """
+    have = plan.host.memory_gib + plan.host.swap_gib
+    if heaviest_gib > have:
+        raise NotEnoughMemory(
+            f"the heaviest unit takes {heaviest_gib:.1f} GiB; this machine has {have:.1f} GiB of memory and swap",
+            f"add swap: fallocate -l {int(heaviest_gib - have) + 3}G /swapfile && mkswap /swapfile && "
+            "swapon /swapfile; or cross-compile on a larger machine",
+        )

@@ -1,0 +1,135 @@
+"""A plan made visible: what would be done, how much it would fetch, how long it would take."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from build_recipes.build.compiling.costs import learned, table
+from build_recipes.build.plan import TOOLKIT_GLIBC, TREE_GIB, Plan
+from build_recipes.build.stages.published import published
+from build_recipes.kit.console import duration, say, size
+from build_recipes.sources.lockfile import FilePin, TreePin, pick_wheels
+from build_recipes.toolchain.cuda import system_toolkits
+
+OVERHEAD_S = 60
+"""Seconds of a build beside its compilers once everything is fetched (measured: fetch to configure, package, audit)."""
+
+
+def downloads(plan: Plan) -> list[FilePin]:
+    """The files a build would read from package indexes."""
+    host, device, python = plan.host.machine, plan.device.machine, plan.host.python
+
+    def pick(group: str, machine: str, glibc: tuple[int, int], torch: str | None = None) -> list[FilePin]:
+        return pick_wheels(plan.lock, group, machine=machine, python=python, glibc=glibc, torch=torch)
+
+    wanted = pick("build", host, plan.host.glibc)
+    if not _own_toolkit(plan):
+        wanted += pick("cuda", host, TOOLKIT_GLIBC)
+    if plan.cross:
+        wanted += pick("cuda", device, TOOLKIT_GLIBC)
+    for group in ("torch",) if plan.cross else ("torch", "torch-deps"):
+        if not plan.torch_existing:
+            wanted += pick(group, device, plan.device_glibc, plan.torch.version)
+    if plan.lock.vllm.sdist and plan.request.source == "sdist":
+        wanted.append(plan.lock.vllm.sdist)
+    return list({pin.sha256: pin for pin in wanted}.values())
+
+
+def preview(plan: Plan) -> dict[str, Any]:
+    """The plan with its sizes and estimates, as plain data."""
+    files = downloads(plan)
+    here = [pin for pin in files if (plan.places.downloads / pin.sha256 / pin.filename).exists()]
+    seconds = estimate(plan)
+    ready = published(plan)
+    return {
+        **plan.as_dict(),
+        "up_to_date": str(ready.wheel) if ready else None,
+        "trees": [
+            {"name": tree.name, "repository": tree.repository, "commit": tree.commit or _instead(tree)}
+            for tree in plan.lock.trees
+        ],
+        "download_bytes": sum(pin.size for pin in files) - sum(pin.size for pin in here),
+        "cached_bytes": sum(pin.size for pin in here),
+        "disk_gib": TREE_GIB / (2 if plan.request.smoke else 1),
+        "cpu_seconds": round(seconds),
+        "wall_seconds": round(seconds / plan.jobs + OVERHEAD_S),
+        "estimate_from": "this tree's own units" if learned(plan.tree / "units.jsonl") else "costs.toml",
+        "environment": planned_environment(plan),
+    }
+
+
+def _own_toolkit(plan: Plan) -> bool:
+    """Whether a CUDA toolkit of this machine comes before one from wheels."""
+    if plan.cross or plan.request.cuda == "wheels":
+        return False
+    return bool(plan.request.cuda or os.environ.get("CUDA_HOME") or any(system_toolkits()))
+
+
+def _instead(tree: TreePin) -> str:
+    """What stands in for a commit that the lock does not know."""
+    if tree.from_wheel is None:
+        return tree.unresolved
+    return f"{len(tree.from_wheel.members)} files of {tree.from_wheel.wheel.filename}"
+
+
+def estimate(plan: Plan) -> float:
+    """CPU seconds the compile is expected to take.
+
+    The units are known only after configure; until then the table's total for the nearest device counts.
+    """
+    if plan.request.smoke:
+        return 120.0
+    totals = table().totals
+    key = plan.device.arch_list
+    seconds = totals.get(key, max(totals.values()))
+    return seconds * (len(plan.request.only) / 4 if plan.request.only else 1)
+
+
+def planned_environment(plan: Plan) -> dict[str, str]:
+    """The variables that the build exports, with the paths of its tree."""
+    trees = {
+        tree.variable: plan.tree / "src" / tree.name / tree.subdir
+        for tree in plan.lock.trees
+        if tree.variable
+    }
+    return plan.environment(_cuda_home(plan), plan.tree / "env/bin/python", trees)
+
+
+def _cuda_home(plan: Plan) -> Path:
+    if plan.request.cuda not in ("", "wheels"):
+        return Path(plan.request.cuda)
+    return plan.tree / "cuda"
+
+
+def exports(variables: dict[str, str]) -> str:
+    """``export`` lines for a POSIX shell."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def show(made: dict[str, Any]) -> None:
+    """Print a preview for people."""
+    say(
+        f"{made['wheel_version']}  {made['device']} ({made['arch_list']}), {made['platform_tag']}",
+        style="bold",
+    )
+    say(f"  fingerprint  {made['fingerprint']}" + ("  (up to date)" if made["up_to_date"] else ""))
+    say(
+        f"  torch        {made['torch']['version']} (CUDA {made['torch']['cuda']}) from {made['torch']['index']}"
+    )
+    way = "cross-compiled" if made["cross"] else "native"
+    host = made["host"]
+    say(
+        f"  host         {host['machine']}, {host['cores']} cores, {host['memory_gib']} GiB: {way}, {made['jobs']} jobs"
+    )
+    for tree in made["trees"]:
+        say(f"  tree         {tree['name']} {tree['commit']}")
+    say(f"  patches      {', '.join(made['patches']) or 'none'}")
+    say(f"  to fetch     {size(made['download_bytes'])} ({size(made['cached_bytes'])} in the cache)")
+    say(f"  disk         {made['disk_gib']:.0f} GiB in {made['tree']}")
+    say(
+        f"  compile      about {made['cpu_seconds'] / 60:.0f} CPU minutes, {duration(made['wall_seconds'])} "
+        f"on this machine ({made['estimate_from']})"
+    )

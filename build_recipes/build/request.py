@@ -1,0 +1,58 @@
+"""What a user typed, before anything is decided."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from build_recipes.kit.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user typed, validated only for its form."""
+
+    tag: str
+    device: str = ""
+    """Empty: the machine this runs on, else thor."""
+    source: str = "sdist"
+    """``sdist``, ``git`` or a folder."""
+    mirrors: tuple[str, ...] = ()
+    """``URL=DIR`` each."""
+    offline: bool = False
+    torch: str = ""
+    """A version, ``existing``, ``existing:PYTHON``, or empty for the recipe's choice."""
+    cuda: str = ""
+    """A toolkit's folder, ``wheels``, or empty for the first that fits."""
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    smoke: bool = False
+    build_type: str = "Release"
+    jobs: int = 0
+    """Units at once; 0 means as many as cores."""
+    time_box: float = 0
+    """Seconds after which the build stops at a checkpoint; 0 means never."""
+    allow: tuple[str, ...] = ()
+    """Audit findings that are accepted."""
+    cache: str = "auto"
+    """Compiler cache: ``auto``, ``ccache``, ``sccache`` or ``off``."""
+
+
+def request_as_dict(request: Request) -> dict[str, object]:
+    """A request as plain data."""
+    return dataclasses.asdict(request)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``9m``, ``5h30m``, ``90`` (seconds); 0 for an empty text.
+
+    :raises UsageError: it is none.
+    """
+    if not text:
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    if not match or not any(match.groups()):
+        raise UsageError(f"--time-box {text} is no duration", "write 9m, 5h30m or 45s")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)

@@ -1,0 +1,272 @@
+"""Configure and compile: vLLM's own CMake, ninja under the broker, nothing finished is done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.compiling.broker import Broker, write_record
+from build_recipes.build.compiling.costs import learned, unit_name
+from build_recipes.build.compiling.drive import Outcome, drive, failing_block
+from build_recipes.build.compiling.graph import Graph
+from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.plan import Plan, check_memory
+from build_recipes.build.stages import record
+from build_recipes.build.stages.advice import advice_for
+from build_recipes.build.stages.provision import Provisioned
+from build_recipes.facts.versions import facts
+from build_recipes.kit import process
+from build_recipes.kit.console import duration, say
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import Checkpointed, CompileFailed, ConfigureFailed, KilledByOom, UsageError
+from build_recipes.sources.fetch import Fetched
+from build_recipes.toolchain import ccache
+
+LAUNCHER = Path(__file__).resolve().parent.parent / "compiling/unit.py"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A tree whose modules are built."""
+
+    folder: Path
+    """CMake's build folder."""
+    environment: dict[str, str]
+    """The environment everything was built in."""
+    modules: tuple[str, ...]
+    """Extension modules that were built, as setup.py names them: ``vllm._C``."""
+    left_out: dict[str, str]
+    """Extension modules that were not, and why."""
+    units: int
+    compiled: int
+    """Units that this run compiled (not the cache, not an earlier run)."""
+    cached: int
+    seconds: float
+
+
+def extensions(source: Path) -> tuple[str, ...]:
+    """Extension names as vLLM's setup.py spells them (``CMakeExtension(name="vllm._C")``)."""
+    text = (source / "setup.py").read_text(encoding="utf-8")
+    names = re.findall(r"CMakeExtension\(\s*name=\"([\w.]+)\"", text)
+    return tuple(dict.fromkeys(name for name in names if "rocm" not in name))
+
+
+def target_of(extension: str) -> str:
+    """CMake target of an extension: the last part of its name."""
+    return extension.rsplit(".", 1)[-1]
+
+
+def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[str, str]:
+    """The whole environment of the build: this process's, less what would leak into it, plus the plan's."""
+    variables = {
+        tree.variable: fetched.trees[tree.name]
+        for tree in plan.lock.trees
+        if tree.variable and tree.name in fetched.trees
+    }
+    own = plan.environment(made.cuda_home, made.python, variables)
+    return {
+        **clean_environment(),
+        **own,
+        **ccache.environment(plan.places.cache, plan.tree, plan.request.cache),
+    }
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment, less what would leak into a build."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key
+        not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
+    }
+
+
+def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapping[str, str]) -> Path:
+    """Run CMake, unless the tree is configured with the same arguments.
+
+    :raises ConfigureFailed: with CMake's own last words.
+    """
+    folder = plan.tree / "cmake"
+    launcher = [str(made.python), "-I", "-S", str(_launcher(plan))]
+    cache = ccache.launcher(plan.request.cache)
+    arguments = [
+        *("-S", str(fetched.vllm), "-B", str(folder), "-G", "Ninja"),
+        f"-DCMAKE_BUILD_TYPE={plan.request.build_type}",
+        "-DVLLM_TARGET_DEVICE=cuda",
+        f"-DVLLM_PYTHON_EXECUTABLE={made.python}",
+        f"-DCMAKE_CUDA_COMPILER={made.cuda_home}/bin/nvcc",
+        f"-DFETCHCONTENT_BASE_DIR={plan.tree / 'deps'}",
+        "-DFETCHCONTENT_FULLY_DISCONNECTED=OFF",
+        "-DNVCC_THREADS=1",
+        *(
+            f"-DCMAKE_{language}_COMPILER_LAUNCHER={';'.join([*launcher, *cache])}"
+            for language in ("C", "CXX", "CUDA")
+        ),
+        *([f"-DCMAKE_TOOLCHAIN_FILE={made.toolchain_file}"] if made.toolchain_file else []),
+    ]
+    log = plan.tree / "logs/configure.log"
+
+    def work() -> dict[str, str]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        (folder / "CMakeCache.txt").unlink(missing_ok=True)
+        done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
+        if not done.ok:
+            words = "\n".join(line for line in done.tail[-30:] if line.strip())
+            raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
+        return {"folder": str(folder), "build": str(folder / "build.ninja")}
+
+    seal = {
+        "arguments": arguments,
+        "patches": plan.patches,
+        "device": plan.device.arch_list,
+        "trees": sorted(str(path) for path in fetched.trees.values()),
+    }
+    record.once(plan.tree, "configure", seal, work)
+    return folder
+
+
+def _launcher(plan: Plan) -> Path:
+    """The launcher as a file of the tree: its path is part of every command, and a command that changes is a
+    unit that is compiled again."""
+    target = plan.tree / "unit.py"
+    content = LAUNCHER.read_bytes()
+    if not target.exists() or target.read_bytes() != content:
+        write_atomic(target, content)
+    return target
+
+
+def read_units(
+    plan: Plan, fetched: Fetched, made: Provisioned, folder: Path
+) -> tuple[Graph, dict[str, str], list[str]]:
+    """The graph of the modules to build, what is left out and why, and the extensions that are built.
+
+    :raises UsageError: ``--only`` or ``--without`` names no module of this tag.
+    """
+    ninja = made.python.parent / "ninja"
+    names = extensions(fetched.vllm)
+    known = {target_of(name) for name in names}
+    for word in (*plan.request.only, *plan.request.without):
+        if word not in known:
+            raise UsageError(f"{plan.tag} has no module {word}", f"one of: {', '.join(sorted(known))}")
+    left_out: dict[str, str] = {}
+    kept: list[str] = []
+    for name in names:
+        target = target_of(name)
+        if (plan.request.only and target not in plan.request.only) or target in plan.request.without:
+            left_out[name] = "not asked for"
+        elif lacking := [tree for tree in fetched.missing if target in facts().tree_modules.get(tree, [])]:
+            left_out[name] = f"its source {lacking[0]} could not be had"
+        elif target not in facts().copied_modules and not graphs.has_library(folder, target):
+            left_out[name] = f"has no code for {plan.device.capability}"
+        else:
+            kept.append(name)
+    graph = graphs.read_graph(folder, ninja, [target_of(name) for name in kept])
+    return graph, left_out, kept
+
+
+def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float) -> Compiled:
+    """Configure, check, compile and link.
+
+    :param began: `time.monotonic` value from which the time box counts: the start of the whole build.
+    :raises UngatedUnits: CUDA units without an architecture, before anything is compiled.
+    :raises CompileFailed: a unit does not compile.
+    :raises KilledByOom: the kernel ended a compiler.
+    :raises Checkpointed: the time box ended.
+    """
+    started = time.monotonic()
+    environment = build_environment(plan, fetched, made)
+    folder = configure(plan, fetched, made, environment)
+    graph, left_out, kept = read_units(plan, fetched, made, folder)
+    graphs.check_gencode(graph, facts().host_code_units)
+    journal = plan.tree / "units.jsonl"
+    history = learned(journal)
+    if graph.commands:
+        check_memory(plan, graph.heaviest(history)[1].gib)
+    outcome = run_units(plan, graph, environment, began)
+    if outcome.timed_out:
+        left = len(graphs.pending(graph))
+        raise Checkpointed(
+            f"the time box ended: {outcome.finished} units finished now, {left} of {len(graph.commands)} are left; "
+            "all that is finished is kept",
+            "type the same command again; it goes on from here",
+        )
+    if not outcome.ok:
+        raise failure(plan, outcome)
+    return Compiled(
+        folder=folder,
+        environment=environment,
+        modules=tuple(kept),
+        left_out=left_out,
+        units=len(graph.commands),
+        compiled=outcome.finished - outcome.cached,
+        cached=outcome.cached,
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: float) -> Outcome:
+    """Let ninja bring the graph's targets up to date, under the broker."""
+    journal = plan.tree / "units.jsonl"
+    history = learned(journal)
+    todo = graphs.pending(graph)
+    if todo:
+        graphs.order_by_cost(graph.folder, history)
+        say(f"{len(todo)} of {len(graph.commands)} units to compile, {plan.jobs} jobs")
+    deadline = began + plan.request.time_box if plan.request.time_box else None
+    log = plan.tree / "logs/compile.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    broker = Broker(
+        address=_socket(plan), cores=plan.jobs, journal=journal, history=history, deadline=deadline
+    )
+    return drive(graph, broker, Progress(todo, history), env=environment, log=log, deadline=deadline)
+
+
+def _socket(plan: Plan) -> Path:
+    """Path of the broker's socket; a Unix socket's path has at most 107 bytes, so it is not in the tree."""
+    return Path(f"/tmp/vllm-armory-{os.getuid()}-{os.getpid()}.sock")
+
+
+def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom:
+    """The error that says why a compile run ended: the unit, its command, its own last lines."""
+    command, said = failing_block(outcome.tail)
+    log = plan.tree / "logs/compile.log"
+    match = re.search(r" -o (\S+\.o)\b", command)
+    name = outcome.failed.unit if outcome.failed else unit_name(match.group(1)) if match else "the link"
+    words = "\n".join(said)
+    if outcome.failed is None and not command and outcome.code is not None and outcome.code < 0:
+        return CompileFailed(
+            f"ninja was ended by signal {-outcome.code} from outside (whole log: {log})",
+            "type the same command again; what is finished is kept",
+        )
+    killed = bool(outcome.failed and outcome.failed.killed) or re.search(
+        r"died due to signal 9|\bKilled\b|signal 9|Cannot allocate memory|out of memory", words
+    )
+    if killed:
+        if outcome.failed and not outcome.failed.killed:  # g++ exits with 1 when its cc1plus is killed
+            write_record(plan.tree / "units.jsonl", dataclasses.replace(outcome.failed, killed=True))
+        peak = (
+            f"{outcome.failed.rss_kib / 2**20:.1f} GiB" if outcome.failed else "an unknown amount of memory"
+        )
+        return KilledByOom(
+            f"{name} was killed, most likely by the kernel for want of memory (it held {peak}):\n{words}",
+            "type the same command again (the unit now runs with more memory kept free), or add --jobs 1",
+        )
+    return CompileFailed(
+        f"{name} did not compile (whole log: {log}).\n  command: {command}\n{words}",
+        f"{advice_for(log)}; the unit alone: ./inv repro --tag {plan.tag} --device {plan.device_name} --unit {name}",
+    )
+
+
+def summary(done: Compiled) -> str:
+    """One line on a compile run."""
+    return (
+        f"{done.units} units ({done.compiled} compiled now, {done.cached} from the cache), "
+        f"{len(done.modules)} modules, {duration(done.seconds)}"
+    )

@@ -1,0 +1,128 @@
+"""What a user gives in place of the lock's: a CUDA toolkit, a torch. Looked at before anything is fetched."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.version import Version
+
+from build_recipes.build.plan import Plan
+from build_recipes.facts.versions import facts
+from build_recipes.kit import process
+from build_recipes.kit.console import warn
+from build_recipes.kit.errors import CpuTorch, TorchCudaMismatch, UsageError
+from build_recipes.toolchain import cuda
+
+
+def check_given(plan: Plan) -> None:
+    """Refuse a toolkit or a torch that the build would refuse after it has fetched gigabytes.
+
+    :raises ToolchainMismatch: CUDA_HOME or ``--cuda`` is no toolkit that fits.
+    :raises CpuTorch: ``--torch existing`` has no CUDA.
+    :raises TorchCudaMismatch: it was built for another CUDA major.
+    :raises UsageError: a cross build takes neither.
+    """
+    toolkit = facts().cuda_toolkit.version
+    if plan.cross:
+        if plan.request.cuda not in ("", "wheels"):
+            raise UsageError(
+                "a cross build needs the target's CUDA libraries beside the host's nvcc, and assembles both "
+                "from wheels",
+                "leave --cuda out",
+            )
+        if plan.torch_existing:
+            raise UsageError(
+                "--torch existing is a torch of this machine, which is not the device", "leave --torch out"
+            )
+        return
+    given = plan.request.cuda or os.environ.get("CUDA_HOME", "")
+    if given and given != "wheels":
+        toolkit = cuda.nvcc_version(Path(given) / "bin/nvcc")
+        cuda.check_version(toolkit, plan.device.cuda, Path(given))
+    if plan.torch_existing:
+        said = declared(existing_torch(plan))
+        if said:
+            check_torch(said[1], said[0], toolkit)
+
+
+def declared(torch: Path) -> tuple[str, str] | None:
+    """Version and CUDA version that a torch package's ``version.py`` declares; torch is not imported.
+
+    :returns: None where the file says neither; the build asks torch itself later.
+    """
+    try:
+        tree = ast.parse((torch / "version.py").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    values: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Constant):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    values[target.id] = str(node.value.value)
+    return (values["__version__"], values["cuda"]) if {"__version__", "cuda"} <= values.keys() else None
+
+
+def existing_torch(plan: Plan) -> Path:
+    """torch of a Python that is already there: ``existing:PYTHON``, or the python3 that ``PATH`` names.
+
+    :raises CpuTorch: it has no torch.
+    :raises UsageError: it is no Python of the minor version that runs this program.
+    """
+    _, _, given = plan.request.torch.partition(":")
+    finder = given or shutil.which("python3", path=path_without_tool()) or "python3"
+    code = (
+        "import sys, importlib.util as u; s = u.find_spec('torch'); "
+        "print(*sys.version_info[:2], s.origin if s else '', sep='\\n')"
+    )
+    try:
+        major, minor, origin = f"{process.capture([finder, '-c', code])}\n".split("\n")[:3]
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise UsageError(
+            f"--torch {plan.request.torch}: {finder} does not run: {error}", "name a Python"
+        ) from None
+    if not origin:
+        raise CpuTorch(
+            f"--torch existing: {finder} has no torch",
+            "leave --torch out, or name its Python: --torch existing:/path/to/python3",
+        )
+    if (int(major), int(minor)) != plan.host.python:
+        raise UsageError(
+            f"--torch existing: {finder} is Python {major}.{minor}, "
+            f"this program runs under {plan.host.python[0]}.{plan.host.python[1]}",
+            f"run it under that one: rm -r .venv; {finder} ./inv ...",
+        )
+    return Path(origin).parent
+
+
+def check_torch(torch_cuda: str, torch_version: str, toolkit_version: str) -> None:
+    """The assertion before anything compiles: CUDA torch, and the toolkit's major.
+
+    :raises CpuTorch: ``torch.version.cuda`` is None.
+    :raises TorchCudaMismatch: another major.
+    """
+    if torch_cuda in {"", "None"}:
+        raise CpuTorch(
+            f"torch {torch_version} in the build environment has no CUDA (torch.version.cuda is None): vLLM's "
+            "setup.py would stop with 'Unknown runtime environment' or build a CPU wheel",
+            "leave --torch out, so that the lock's CUDA torch is used",
+        )
+    has, wants = Version(toolkit_version), Version(torch_cuda)
+    if has.major != wants.major:
+        raise TorchCudaMismatch(
+            f"torch {torch_version} was built for CUDA {torch_cuda}, the toolkit is CUDA {toolkit_version}",
+            f"use a CUDA {wants.major} toolkit (CUDA_HOME), or leave --torch and CUDA_HOME out",
+        )
+    if has.minor != wants.minor:
+        warn(f"torch was built with CUDA {torch_cuda}, the toolkit is {toolkit_version}; one major is enough")
+
+
+def path_without_tool() -> str:
+    """PATH less this program's own .venv, which ``./inv`` puts first."""
+    own = Path(sys.prefix) / "bin"
+    return os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != own)

@@ -1,0 +1,122 @@
+"""Package: vLLM's own packaging on the finished objects, then a name, a tag and metadata that are true."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from build_recipes.build.plan import Plan
+from build_recipes.build.request import request_as_dict
+from build_recipes.build.stages.compile import Compiled
+from build_recipes.build.stages.patch import Patched
+from build_recipes.build.stages.provision import Provisioned
+from build_recipes.formats.wheel import Wheel, required_glibc
+from build_recipes.kit import process
+from build_recipes.kit.console import size
+from build_recipes.kit.errors import PackageFailed
+from build_recipes.sources.fetch import Fetched
+from build_recipes.wheelhouse import provenance
+from build_recipes.wheelhouse.rewrite import Edits, rewrite
+
+DRIVER = Path(__file__).resolve().with_name("wheel_driver.py")
+COMPANIONS = ("torchvision", "torchaudio", "xformers")
+"""Projects whose own metadata name the one torch they fit; vLLM pins them beside its own torch."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A wheel in the build tree, not published yet."""
+
+    wheel: Path
+    version: str
+    platform_tag: str
+    glibc: tuple[int, int]
+    provenance: provenance.Inputs
+    seconds: float
+
+
+def package(
+    plan: Plan, fetched: Fetched, patched: Patched, made: Provisioned, compiled: Compiled
+) -> Packaged:
+    """Make the wheel.
+
+    :raises PackageFailed: setup.py stopped; its last words are given.
+    """
+    started = time.monotonic()
+    work = plan.tree / "package"
+    shutil.rmtree(work, ignore_errors=True)
+    source = work / "source"
+    shutil.copytree(
+        fetched.vllm, source, symlinks=True
+    )  # setup.py writes into its tree; ours stays as patched
+    words: list[str | Path] = [
+        *(made.python, DRIVER, compiled.folder, ",".join(compiled.modules)),
+        *("build", "--build-lib", work / "lib", "bdist_wheel", "--dist-dir", work / "dist"),
+        *("--plat-name", f"linux_{plan.device.machine}", "--py-limited-api", "cp38"),
+    ]
+    log = plan.tree / "logs/package.log"
+    log.unlink(missing_ok=True)
+    done = process.run(words, cwd=source, env=compiled.environment, log=log)
+    wheels = sorted((work / "dist").glob("*.whl"))
+    if not done.ok or len(wheels) != 1:
+        words_said = "\n".join(done.tail[-20:])
+        raise PackageFailed(
+            f"vLLM's setup.py did not make a wheel (whole log: {log}):\n{words_said}", f"./inv diagnose {log}"
+        )
+    glibc = required_glibc(sorted((work / "lib").rglob("*.so")))
+    tag = f"manylinux_{glibc[0]}_{glibc[1]}_{plan.device.machine}"
+    inputs = provenance_inputs(plan, patched, made)
+    wheel = rewrite(
+        wheels[0],
+        plan.tree / "out",
+        Edits(
+            version=plan.wheel_version,
+            platform=tag,
+            requires=requirements(wheels[0], made.torch_version),
+            put={provenance.MEMBER: provenance.sbom(inputs)},
+        ),
+        epoch=plan.epoch,
+    )
+    shutil.rmtree(work, ignore_errors=True)
+    return Packaged(wheel, plan.wheel_version, tag, glibc, inputs, round(time.monotonic() - started, 2))
+
+
+def provenance_inputs(plan: Plan, patched: Patched, made: Provisioned) -> provenance.Inputs:
+    """What the wheel's provenance is made from."""
+    return provenance.Inputs(
+        lock=plan.lock,
+        plan=plan.as_dict(),
+        request=request_as_dict(plan.request),
+        patches=[dataclasses.asdict(entry) for entry in patched.applied],
+        toolchain={"nvcc": made.cuda_version, "python": "{}.{}".format(*plan.host.python)},
+        torch=plan.torch.version,
+        epoch=plan.epoch,
+    )
+
+
+def requirements(wheel: Path, torch: str) -> dict[str, str]:
+    """Edits of ``Requires-Dist``, so that it says exactly the torch the wheel was built with.
+
+    torch's companions lose their pins: their own metadata name the torch they fit, so a resolver finds the one
+    that goes with ours; vLLM's pins go with another torch.
+    """
+    with Wheel(wheel) as opened:
+        lines = opened.requires
+    edits = {"torch": f"torch=={torch.partition('+')[0]}"}
+    for line in lines:
+        requirement = Requirement(line)
+        if canonicalize_name(requirement.name) in COMPANIONS:
+            marker = f" ; {requirement.marker}" if requirement.marker else ""
+            edits[requirement.name] = f"{requirement.name}{marker}"
+    return edits
+
+
+def describe(done: Packaged) -> str:
+    """One line on the wheel."""
+    return f"{done.wheel.name}, {size(done.wheel.stat().st_size)}"

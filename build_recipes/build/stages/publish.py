@@ -1,0 +1,132 @@
+"""Publish: the wheel, its manifest and its provenance move into wheels/ in one step each, the wheel last.
+
+A wheel that is in wheels/ is whole and has its manifest: the manifest is renamed into place first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from build_recipes.build.compiling.costs import read_journal
+from build_recipes.build.plan import Plan
+from build_recipes.build.request import request_as_dict
+from build_recipes.build.stages import record
+from build_recipes.build.stages.compile import Compiled
+from build_recipes.build.stages.gate import Audited
+from build_recipes.build.stages.package import Packaged
+from build_recipes.build.stages.patch import Patched
+from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.stages.published import Published
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import NotWritable
+from build_recipes.kit.hashing import file_sha256
+from build_recipes.sources.fetch import Fetched
+from build_recipes.wheelhouse import provenance
+from build_recipes.wheelhouse.index import write_index
+
+MANIFEST_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is known about a finished build."""
+
+    plan: Plan
+    fetched: Fetched
+    patched: Patched
+    made: Provisioned
+    compiled: Compiled
+    packaged: Packaged
+    audited: Audited
+    sample: dict[str, object] | None
+    """What a smoke build saw in its one CUDA unit."""
+
+
+def check_writable(wheels: Path) -> None:
+    """Refuse before an hour is spent.
+
+    :raises NotWritable: wheels/ cannot be written.
+    """
+    try:
+        wheels.mkdir(parents=True, exist_ok=True)
+        probe = wheels / f".probe.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NotWritable(
+            f"{wheels} cannot be written: {error.strerror}",
+            "mend its permissions, or VLLM_ARMORY_WHEELS=/elsewhere",
+        ) from None
+
+
+def publish(facts: Facts) -> Published:
+    """Put the wheel and its manifest into wheels/ and rewrite the index."""
+    wheels = facts.plan.places.wheels
+    source = facts.packaged.wheel
+    target = wheels / source.name
+    manifest = wheels / (source.name.removesuffix(".whl") + ".manifest.json")
+    write_atomic(manifest, json.dumps(manifest_of(facts), indent=1, default=str))
+    beside = wheels / f".{source.name}.{os.getpid()}"
+    try:
+        shutil.copyfile(source, beside)
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+    provenance.write_statement(facts.packaged.provenance, target)
+    write_index(wheels)
+    return Published(target, manifest)
+
+
+def manifest_of(facts: Facts) -> dict[str, Any]:
+    """Plan, lock, patches, toolchain, durations and units of a build, as one JSON document."""
+    plan, made = facts.plan, facts.made
+    wheel = facts.packaged.wheel
+    units: dict[str, dict[str, Any]] = {}
+    for entry in read_journal(plan.tree / "units.jsonl"):
+        if entry["code"] == 0 and not (entry["cached"] and entry["unit"] in units):
+            units[entry["unit"]] = {
+                key: entry[key] for key in ("wall_s", "cpu_s", "rss_kib", "cached", "ended")
+            }
+    stages = {name: record.read(plan.tree, name) for name in ("provision", "configure")}
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "wheel": {"name": wheel.name, "size": wheel.stat().st_size, "sha256": file_sha256(wheel)},
+        "plan": plan.as_dict(),
+        "request": request_as_dict(plan.request),
+        "sources": {
+            "vllm": {"commit": plan.lock.vllm.commit, "source": plan.request.source},
+            "trees": {
+                tree.name: {
+                    "repository": tree.repository,
+                    "commit": tree.commit,
+                    "left_out": facts.fetched.missing.get(tree.name),
+                }
+                for tree in plan.lock.trees
+            },
+        },
+        "patches": [entry.__dict__ for entry in facts.patched.applied],
+        "toolchain": {
+            "cuda": made.cuda_version,
+            "cuda_origin": made.cuda_origin,
+            "torch": made.torch_version,
+            "torch_cuda": made.torch_cuda,
+            "cross": plan.cross,
+        },
+        "modules": list(facts.compiled.modules),
+        "left_out": facts.compiled.left_out,
+        "smoke": facts.sample,
+        "audit": facts.audited.as_dict(),
+        "seconds": {
+            **{name: entry.seconds for name, entry in stages.items() if entry},
+            "compile_last_run": facts.compiled.seconds,
+            "package": facts.packaged.seconds,
+        },
+        "units": units,
+    }

@@ -1,0 +1,1 @@
+"""A tiny CUDA extension, built as the big build would build it."""

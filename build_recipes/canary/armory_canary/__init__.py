@@ -1,1 +1,0 @@
-"""The canary's package; its module is loaded by path (see build_recipes/doctor/canary.py)."""

@@ -1,0 +1,138 @@
+"""The machines we build for, and which of them this is.
+
+A device is data (``devices.toml``); code never branches on a device's name. Detection reads files below a
+given root, so that a snapshot of a board can stand in for the board.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import platform
+import re
+from pathlib import Path
+
+from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.errors import ArchitectureMismatch, UnknownDevice
+
+
+class Device(Model, frozen=True):
+    """One row of devices.toml."""
+
+    title: str
+    """What people call the machine."""
+    capability: str
+    """CUDA compute capability, ``major.minor``."""
+    arch_list: str
+    """What TORCH_CUDA_ARCH_LIST is set to: one plain architecture, no suffix, no ``+PTX``."""
+    cubins: list[str]
+    """Architectures (``sm_`` numbers, no suffix) whose SASS loads on the device, best first."""
+    machine: str
+    """``uname -m`` of the host CPU."""
+    cpu: str
+    """The host CPU, for people."""
+    cuda: str
+    """Range of CUDA toolkits (PEP 440 specifier) whose code can run here."""
+    driver: str
+    """Least driver branch for that CUDA."""
+    platform_tag: str
+    """Newest manylinux tag the device's distribution satisfies."""
+    glibc: str
+    """glibc of the device's distribution."""
+    memory_kind: str
+    """``unified`` (the GPU shares the host's memory) or ``discrete``."""
+    memory_gib: list[int]
+    """Sizes sold, GiB."""
+    jetpack: str
+    """Range of JetPack releases, empty where there is none."""
+    compatible: list[str]
+    """Device-tree ``compatible`` strings that identify the board's SoC."""
+    gpu: str
+    """Word in the driver's GPU model name that identifies the machine; empty where `compatible` does."""
+    note: str
+    """One thing worth knowing."""
+
+    @property
+    def tegra(self) -> bool:
+        """Whether this is a Jetson."""
+        return bool(self.compatible)
+
+    def check_arch(self, wanted: str) -> None:
+        """Refuse an architecture that is not this device's.
+
+        :param wanted: value of TORCH_CUDA_ARCH_LIST a user asked for.
+        :raises ArchitectureMismatch: with the reason.
+        """
+        if wanted == self.arch_list:
+            return
+        plain = re.sub(r"(\+PTX|[af])$", "", wanted.strip())
+        if plain == self.arch_list:
+            why = f"'{wanted}' has a suffix that torch or vLLM drops; give the plain architecture"
+        else:
+            why = f"code for {wanted} does not run on {self.title}, whose capability is {self.capability}"
+        raise ArchitectureMismatch(
+            f"TORCH_CUDA_ARCH_LIST={wanted} contradicts the device: {why}. {self.note}".rstrip(),
+            f"leave it out, or set TORCH_CUDA_ARCH_LIST={self.arch_list}",
+        )
+
+
+@functools.cache
+def devices() -> dict[str, Device]:
+    """All devices by name, as devices.toml has them."""
+    return load_toml(Path(__file__).with_name("devices.toml"), dict[str, Device])
+
+
+def device(name: str) -> Device:
+    """The device called ``name``.
+
+    :raises UnknownDevice: no such device; the nearest names are given.
+    """
+    known = devices()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    raise UnknownDevice(
+        f"no device is called '{name}'{guess}", f"use one of: --device {' | '.join(known)} (invoke devices)"
+    )
+
+
+def as_dict(entry: Device) -> dict[str, object]:
+    """A device as plain data, for ``--json``."""
+    return {name: getattr(entry, name) for name in entry.__struct_fields__}
+
+
+def detect(root: Path = Path("/"), machine: str | None = None) -> str | None:
+    """The name of the device this machine is, or None where it cannot be told.
+
+    Reads ``proc/device-tree/compatible`` (Jetson) and ``proc/driver/nvidia/gpus/*/information`` (others)
+    below ``root``. Never guesses: an unknown GPU is None.
+
+    :param machine: ``uname -m``; this machine's where it is not given.
+    """
+    machine = machine or platform.machine()
+    try:
+        compatible = (
+            (root / "proc/device-tree/compatible").read_bytes().decode("ascii", "replace").split("\0")
+        )
+    except OSError:
+        compatible = []
+    for name, entry in devices().items():
+        if any(text in compatible for text in entry.compatible):
+            return name
+    models = " ".join(_gpu_models(root))
+    for name, entry in devices().items():
+        if entry.gpu and entry.machine == machine and re.search(rf"\b{re.escape(entry.gpu)}\b", models):
+            return name
+    return None
+
+
+def _gpu_models(root: Path) -> list[str]:
+    found = []
+    for information in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        try:
+            text = information.read_text(errors="replace")
+        except OSError:
+            continue
+        found += re.findall(r"^Model:\s*(.+)$", text, re.MULTILINE)
+    return found

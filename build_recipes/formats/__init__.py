@@ -1,0 +1,1 @@
+"""How bytes are read: ELF, fatbins, cubins, wheels, archives. No opinions."""

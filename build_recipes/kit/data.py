@@ -1,0 +1,73 @@
+"""TOML and JSON data files read into frozen models that refuse unknown keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from build_recipes.kit.errors import BadData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+import msgspec
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every class that is loaded from a data file: frozen, keyword only, no unknown keys."""
+
+
+T = TypeVar("T")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML text as plain data. Raises `ValueError` where it is no TOML."""
+    document: dict[str, Any] = tomllib.loads(text)
+    return document
+
+
+def load_toml(path: Path, kind: type[T], hint: str = "correct the file, or restore it with git") -> T:
+    """Read ``path`` into ``kind``.
+
+    :raises BadData: the file is absent, no TOML, or does not fit the model; the text says where.
+    """
+    return _load(path, kind, parse_toml, hint)
+
+
+def load_json(path: Path, kind: type[T], hint: str = "remove the file; it is made again") -> T:
+    """Read a JSON file into ``kind``; errors as `load_toml`."""
+    return _load(path, kind, msgspec.json.decode, hint)
+
+
+def _load(path: Path, kind: type[T], parse: Callable[[str], Any], hint: str) -> T:
+    try:
+        return msgspec.convert(parse(path.read_text(encoding="utf-8")), kind)
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}", hint) from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise BadData(f"{path} is not right: {error}", hint) from error
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is either whole or not there: beside, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = content.encode() if isinstance(content, str) else content
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,203 @@
+"""`invoke matrix` and `invoke nightly`: from what was typed to what is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from build_recipes.build.request import parse_duration
+from build_recipes.facts import device
+from build_recipes.kit import console
+from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
+from build_recipes.kit.host import Host
+from build_recipes.kit.paths import Places
+from build_recipes.nightly import config as configuration
+from build_recipes.nightly import feed, matrix, runner, sharing
+from build_recipes.nightly.jobs import Job, as_dict, commands, shown
+from build_recipes.nightly.store import Store
+from build_recipes.sources.download import retrying
+from build_recipes.toolchain import distro
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    config: str = ""
+    only: str = ""
+    time_box: str = ""
+    feeds: tuple[str, ...] = ()
+    here: bool = False
+    all: bool = False
+    force: bool = False
+    offline: bool = False
+    wait: bool = False
+    github: bool = False
+    install: bool = False
+    workers: str = ""
+    json: bool = False
+
+
+def open_store(places: Places, feeds: tuple[str, ...] = ()) -> Store:
+    """The results of this machine, with those of its own feed and of others read in.
+
+    :param feeds: files, folders, or addresses; empty ones are passed over.
+    :raises UsageError: a feed that was named is not there.
+    :raises NetworkError: an address does not answer.
+    """
+    folder = matrix.folder(places)
+    store = Store(folder / "night.sqlite")
+    own = folder / "feed.jsonl"
+    with tempfile.TemporaryDirectory(prefix="armory-feed.") as scratch:
+        named = [file for name in feeds if name for file in _feed_files(name, Path(scratch))]
+        new = store.merge(feed.read_all([*([own] if own.exists() else []), *named]))
+    if new and named:
+        console.say(f"{new} events read from {len(named)} feeds")
+    return store
+
+
+def _feed_files(name: str, scratch: Path) -> list[Path]:
+    """The files a feed's name means."""
+    if name.startswith(("https://", "http://")):
+        answer = retrying(name, lambda: requests.get(name, timeout=60))
+        if answer.status_code == 404:
+            console.warn(f"{name} is not there yet: this is taken for the first night")
+            return []
+        if not answer.ok:
+            raise NetworkError(f"{name} answers {answer.status_code}", "run it again later")
+        target = scratch / f"{len(list(scratch.iterdir()))}.jsonl"
+        target.write_bytes(answer.content)
+        return [target]
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(
+            f"there is no feed {path}", "name a feed.jsonl, a folder that has some, or an address"
+        )
+    return sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+
+
+def show_matrix(options: Options) -> None:
+    """Print the matrix of today."""
+    places = Places.from_environment()
+    config = configuration.load(configuration.find(options.config))
+    with open_store(places, options.feeds) as store:
+        jobs = matrix.resolve(
+            config, places, store, here=options.here, offline=options.offline, force=options.force
+        )
+    document = as_matrix(config, jobs, places, skipped=options.all)
+    if options.github:
+        _github_output(document)
+    if options.json:
+        console.emit_json(document)
+        return
+    rows = [
+        [job.id, job.runner, job.state, console.duration(job.estimate_s), str(job.nights), _why(job)]
+        for job in jobs
+    ]
+    console.table(config.title, ["job", "runner", "state", "estimate", "nights", "skipped because"], rows)
+    console.say(f"{len(document['include'])} to run, {sum(bool(job.skip) for job in jobs)} skipped")
+
+
+def _why(job: Job) -> str:
+    return job.skip or (f"will be red: {job.problem}" if job.problem else "")
+
+
+def as_matrix(
+    config: configuration.Config, jobs: list[Job], places: Places, *, skipped: bool = False
+) -> dict[str, Any]:
+    """Jobs as GitHub Actions' ``strategy.matrix``: an object with ``include`` and nothing else."""
+    tree = str(places.build / "vllm-main")
+    return {
+        "include": [
+            as_dict(job, [shown(command) for command in commands(config, job, tree=tree)])
+            for job in jobs
+            if skipped or not job.skip
+        ]
+    }
+
+
+def _github_output(document: dict[str, Any]) -> None:
+    """Write ``matrix`` and ``any`` to the file that GitHub Actions reads a step's outputs from.
+
+    :raises UsageError: not in a step of GitHub Actions.
+    """
+    target = os.environ.get("GITHUB_OUTPUT")
+    if not target:
+        raise UsageError("GITHUB_OUTPUT is not set: this is no step of GitHub Actions", "./inv matrix --json")
+    line = json.dumps(document, separators=(",", ":"))
+    with Path(target).open("a", encoding="utf-8") as stream:
+        stream.write(f"matrix={line}\nany={'true' if document['include'] else 'false'}\n")
+
+
+def run(options: Options) -> None:
+    """Run the night, or one job of it.
+
+    :raises NightFailed: a job is red.
+    :raises NightBusy: another night runs here.
+    """
+    deadline = time.monotonic() + parse_duration(options.time_box) if options.time_box else None
+    places = Places.from_environment()
+    if options.install:
+        _install()
+    config = configuration.load(configuration.find(options.config))
+    folder = matrix.folder(places)
+    with runner.night_lock(folder, wait=options.wait), open_store(places, options.feeds) as store:
+        jobs = matrix.resolve(config, places, store, here=True, offline=options.offline, force=options.force)
+        chosen = runner.choose(jobs, options.only)
+        cache = sharing.choose()
+        console.step("night", f"{len(chosen)} jobs, compiler cache: {cache.name}")
+        night = runner.Night(config, places, store, cache, deadline, device.detect())
+        try:
+            if options.workers:
+                from build_recipes.nightly import cluster
+
+                cluster.spread(night, chosen, options.workers)
+            else:
+                runner.run_night(night, chosen)
+        finally:
+            console.table("The night", ["job", "state"], [list(row) for row in night.states.items()])
+            if options.json:
+                console.emit_json({"states": night.states, "feed": str(folder / "feed.jsonl")})
+
+
+def _install() -> None:
+    """Install what builds need and what makes them better; a machine that may not goes on with what it has."""
+    host = Host.this()
+    try:
+        distro.ensure(host, cross=host.machine == "x86_64", install=True)
+    except MissingPackages as error:
+        console.warn(f"{error.args[0]}; next: {error.advice}")
+
+
+def page(options: Options, to: str, wheels_url: str) -> Path:
+    """Write the status page of everything this machine, and the feeds that are named, know."""
+    from build_recipes.nightly.page.site import write_site
+
+    places = Places.from_environment()
+    config = configuration.load(configuration.find(options.config))
+    folder = matrix.folder(places)
+    with open_store(places, options.feeds) as store:
+        feed.sync(store, folder / "feed.jsonl")
+        events = [event for _, event in store.events()]
+    return write_site(config.title, events, Path(to).resolve() if to else folder / "page", wheels_url)
+
+
+def gather_wheels(options: Options, folders: tuple[str, ...], to: str) -> list[Path]:
+    """Gather the wheels of green runs.
+
+    :raises UsageError: a folder is not there.
+    """
+    from build_recipes.nightly.gather import gather
+
+    for name in folders:
+        if not Path(name).is_dir():
+            raise UsageError(f"there is no folder {name}", "--wheels names a folder that holds wheels")
+    with open_store(Places.from_environment(), options.feeds) as store:
+        return gather(store, [Path(name) for name in folders], Path(to or "out").resolve())

@@ -1,0 +1,1 @@
+"""vLLM's own CMake files, read without running CMake: which external trees they ask for."""

@@ -1,0 +1,357 @@
+"""Stage lock: a tag to everything a build of it reads, by commit and by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from build_recipes.facts import versions
+from build_recipes.formats.archive import unpack_sdist
+from build_recipes.kit import console
+from build_recipes.kit.data import parse_toml
+from build_recipes.kit.errors import (
+    ArmoryError,
+    BadData,
+    HashMismatch,
+    LockMissing,
+    NetworkError,
+    OfflineError,
+    RevisionMissing,
+    UsageError,
+)
+from build_recipes.kit.paths import Places
+from build_recipes.sources import registry, resolve
+from build_recipes.sources.cmake.trees import Declaration, Read, Scan, reader
+from build_recipes.sources.download import fetch_files
+from build_recipes.sources.library import Library
+from build_recipes.sources.lockfile import (
+    CargoPin,
+    Change,
+    FilePin,
+    Lock,
+    SubmodulePin,
+    TorchPin,
+    TreePin,
+    VllmPin,
+    WheelMembers,
+    diff_locks,
+    load_lock,
+    lock_path,
+    save_lock,
+    tags_for,
+)
+from build_recipes.sources.mirrors import configured_mirrors
+from build_recipes.sources.repository import Repository, export_tree
+from build_recipes.sources.submodules import submodules_of
+from build_recipes.sources.wheel_members import list_members
+
+Source = str | Path
+"""``sdist``, ``git``, or the folder of a vLLM source tree."""
+
+
+def make_lock(
+    tag: str, *, mirrors: Mapping[str, Path], offline: bool = False, places: Places, source: Source = "sdist"
+) -> Lock:
+    """Pin everything a build of ``tag`` reads. The lock is not written.
+
+    :param mirrors: repository address to a local repository that stands in for it.
+    :param source: where vLLM's CMake and requirements are read from.
+    :raises NotATag: ``tag`` is a branch or a commit.
+    :raises UnknownTag: no such release.
+    :raises LockMissing: ``offline``: hashes of the index cannot be known without it.
+    """
+    version = versions.version_of(tag)
+    if offline:
+        raise LockMissing(
+            f"a lock for {tag} cannot be made without the network: the hashes are the package index's",
+            f"./inv lock --tag {tag} on a machine with a network, then copy build_recipes/locks/{tag}.toml",
+        )
+    versions.check_known(tag, registry.releases("vllm"))
+    known = versions.for_version(version)
+    library = Library(places.git, mirrors)
+    sdist = next(iter(registry.file_pins("vllm", version, "source", None)), None)
+    with tempfile.TemporaryDirectory(prefix="armory-lock.") as folder:
+        root = _source_tree(tag, source, sdist, (library, places.downloads), Path(folder))
+        vllm = _vllm(tag, root, sdist, library)
+        console.step("lock", f"vLLM {tag} is {vllm.commit} (from {vllm.commit_from})")
+        trees = lock_trees(root, version, library)
+        build, pinned = build_requirements(root, known.requirements)
+        cargo = _cargo(root)
+    torch = _torch(pinned or known.torch, known)
+    pythons = known.pythons()
+    toolkit = versions.facts().cuda_toolkit
+    console.step("lock", "the CUDA toolkit's wheels and the build requirements")
+    cuda = resolve.resolve(
+        [f"cuda-toolkit[{','.join(toolkit.extras)}]=={toolkit.version}", *toolkit.tools], "cuda", pythons
+    )
+    wheels = resolve.resolve(build, "build", pythons)
+    return Lock(
+        tag=tag, version=version, vllm=vllm, trees=trees, torch=torch, cargo=cargo, wheels=[*cuda, *wheels]
+    )  # fmt: skip
+
+
+# -- vLLM itself ---------------------------------------------------------------------------------
+
+
+def _source_tree(
+    tag: str, source: Source, sdist: FilePin | None, caches: tuple[Library, Path], scratch: Path
+) -> Path:
+    library, downloads = caches
+    if isinstance(source, Path):
+        return source
+    if source == "git":
+        url = versions.facts().repository
+        commit = library.resolve(url, tag)
+        export_tree([("", library.with_commit(url, commit, tag), commit, "")], scratch / "vllm")
+        return scratch / "vllm"
+    if sdist is None:
+        raise RevisionMissing(
+            f"PyPI has no source distribution of vLLM {tag}", f"./inv lock --tag {tag} --source git"
+        )
+    return unpack_sdist(fetch_files([sdist], downloads)[sdist.filename], scratch / "vllm")
+
+
+def sdist_commit(root: Path) -> str:
+    """The short commit that setuptools-scm wrote into vllm/_version.py; empty where there is none."""
+    path = root / "vllm" / "_version.py"
+    match = re.search(r"commit_id\s*=\s*'g([0-9a-f]+)'", path.read_text()) if path.is_file() else None
+    return match.group(1) if match else ""
+
+
+def _vllm(tag: str, root: Path, sdist: FilePin | None, library: Library) -> VllmPin:
+    url, short = versions.facts().repository, sdist_commit(root)
+    try:
+        commit = library.resolve(url, tag)
+    except (NetworkError, OfflineError) as error:
+        if not short:
+            raise
+        console.warn(f"{error.args[0]!s}; the commit is the one the source distribution records")
+        return VllmPin(repository=url, commit=short, commit_from="sdist", sdist=sdist)
+    if short and not commit.startswith(short):
+        raise HashMismatch(
+            f"tag {tag} is commit {commit}, but the source distribution on PyPI was made from {short}",
+            "the tag was moved, or the mirror is wrong: find out which before anything is built",
+        )
+    return VllmPin(repository=url, commit=commit, commit_from="git", sdist=sdist)
+
+
+def build_requirements(root: Path, path: str) -> tuple[list[str], str]:
+    """The build requirements of a tree without torch, and the torch version they pin (or an empty text).
+
+    :param path: requirements file, relative to ``root``.
+    """
+    file = root / path
+    if not file.is_file():
+        raise BadData(
+            f"{path} is not in this tree",
+            "correct `requirements` of the range in build_recipes/facts/vllm.toml",
+        )
+    wanted, torch = [], ""
+    for line in file.read_text().splitlines():
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not text or text.startswith("-"):
+            continue
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            raise BadData(f"{path}: '{text}' is no requirement: {error}", "read the file") from error
+        if canonicalize_name(requirement.name) == "torch":
+            torch = next((s.version for s in requirement.specifier if s.operator == "=="), "")
+        else:
+            wanted.append(text)
+    return wanted, torch
+
+
+def _cargo(root: Path) -> list[CargoPin]:
+    pins = []
+    for path in sorted(root.glob("**/Cargo.lock")):
+        content = path.read_bytes()
+        crates = len(parse_toml(content.decode()).get("package", []))
+        name = path.relative_to(root).as_posix()
+        pins.append(CargoPin(path=name, sha256=hashlib.sha256(content).hexdigest(), crates=crates))
+    return pins
+
+
+# -- external trees ------------------------------------------------------------------------------
+
+
+def lock_trees(root: Path, version: str, library: Library) -> list[TreePin]:
+    """Every external tree that the CMake files of ``root`` would fetch, pinned as far as can be known."""
+    opened: dict[str, _Opened] = {}
+
+    def open_tree(declared: Declaration) -> Read | None:
+        found = opened[declared.name] = _Opened()
+        try:
+            found.commit = library.resolve(declared.repository, declared.revision)
+            found.repository = library.with_commit(declared.repository, found.commit, declared.revision)
+        except (NetworkError, OfflineError) as error:
+            found.reason = str(error.args[0])
+            return None
+        repository, commit = found.repository, found.commit
+        return lambda path: repository.read(commit, path)
+
+    scan = Scan(open_tree)
+    declarations = scan.project(reader(root))
+    if scan.unreadable:
+        raise BadData(
+            f"CMake declares trees that cannot be read: {'; '.join(scan.unreadable)}", "report this tag"
+        )
+    for declared in declarations:
+        if declared.name not in opened:
+            open_tree(declared)
+    return [_tree(declared, scan, opened[declared.name], version) for declared in declarations]
+
+
+@dataclass
+class _Opened:
+    """What is known about a declared tree."""
+
+    commit: str = ""
+    repository: Repository | None = None
+    reason: str = ""
+
+
+def _tree(declared: Declaration, scan: Scan, found: _Opened, version: str) -> TreePin:
+    commit, reason = found.commit, found.reason
+    submodules: list[SubmodulePin] = []
+    wheel: WheelMembers | None = None
+    if found.repository is not None:
+        submodules = submodules_of(found.repository, commit, skip=lambda path: _skip(declared, scan, path))
+    else:
+        console.warn(f"{declared.name}: {reason}")
+        unknown = "its submodules are" if commit else "commit and submodules are"
+        reason = f"{unknown} not known: when the lock was made, {reason}"
+        wheel = _from_wheel(declared, version)
+    where = f"{declared.parent}:{declared.where}" if declared.parent else declared.where
+    console.step("lock", f"{declared.name} {declared.revision} -> {commit or 'unresolved'}")
+    return TreePin(
+        name=declared.name, repository=declared.repository, revision=declared.revision, commit=commit,
+        variable=declared.variable, subdir=declared.subdir, declared_in=where, submodules=submodules,
+        unresolved=reason, from_wheel=wheel,
+    )  # fmt: skip
+
+
+def _skip(declared: Declaration, scan: Scan, path: str) -> str:
+    if declared.submodules is not None:
+        return "" if path in declared.submodules else f"{declared.where} does not list it in GIT_SUBMODULES"
+    if scan.names(declared.name, path):
+        return ""
+    return "no CMake file that a CUDA build reads names it"
+
+
+def _from_wheel(declared: Declaration, version: str) -> WheelMembers | None:
+    """A tree of Python files only, as the official wheel has it under vllm/third_party."""
+    machine = versions.facts().official_wheel_machine
+    if not declared.subdir:
+        return None
+    tags = frozenset(tags_for(machine, (3, 12), resolve.NEWEST_GLIBC))
+    try:
+        wheels = registry.file_pins("vllm", version, "source", tags)
+        if not wheels:
+            return None
+        members = list_members(wheels[0], f"vllm/third_party/{declared.name}")
+    except ArmoryError as error:
+        console.warn(f"{declared.name}: not in the official wheel either: {error.args[0]}")
+        return None
+    return members if members.members else None
+
+
+# -- torch ---------------------------------------------------------------------------------------
+
+
+def _torch(pinned: str, known: versions.VersionFacts) -> list[TorchPin]:
+    choices = [(pinned, known.torch_index), *((version, registry.PYPI) for version in known.alternatives)]
+    pins = []
+    for version, index in dict.fromkeys(choices):
+        console.step("lock", f"torch {version} from {index}")
+        cuda = _cuda_of_index(index)
+        try:
+            files = resolve.resolve([f"torch=={version}"], "torch-deps", known.pythons(), index=index)
+        except (NetworkError, BadData) as error:
+            console.warn(str(error.args[0]))
+            pins.append(
+                TorchPin(
+                    version=version,
+                    index=index,
+                    cuda=cuda,
+                    unresolved=f"when the lock was made: {error.args[0]}",
+                )
+            )
+            continue
+        torch = [_regroup(pin, "torch") for pin in files if pin.project == "torch"]
+        others = [pin for pin in files if pin.project != "torch"]
+        needs = sorted({f"{pin.project}=={pin.version}" for pin in others})
+        toolkit = {pin.version for pin in others if pin.project in ("cuda-toolkit", "nvidia-cuda-runtime")}
+        pins.append(
+            TorchPin(
+                version=version,
+                index=index,
+                cuda=cuda or ".".join(min(toolkit, default="").split(".")[:2]),
+                files=[*torch, *others],
+                requirements=needs,
+            )
+        )
+    return pins
+
+
+def _cuda_of_index(index: str) -> str:
+    match = re.search(r"/cu(\d+)(\d)/?$", index)
+    return f"{match.group(1)}.{match.group(2)}" if match else ""
+
+
+def _regroup(pin: FilePin, group: str) -> FilePin:
+    return msgspec.structs.replace(pin, group=group)
+
+
+# -- for the front door --------------------------------------------------------------------------
+
+
+def write_lock(tag: str, *, mirrors: Sequence[str], offline: bool, source: str) -> dict[str, Any]:
+    """Make and write the lock of a tag; say what moved if there was one. Returns what ``--json`` prints."""
+    if not tag:
+        raise UsageError("invoke lock needs a tag", f"./inv lock --tag v{versions.facts().releases[-1]}")
+    where: Source = source if source in ("sdist", "git") else Path(source).resolve()
+    versions.version_of(tag)
+    before = load_lock(tag) if lock_path(tag).is_file() else None
+    made = make_lock(
+        tag,
+        mirrors=configured_mirrors(mirrors),
+        offline=offline,
+        places=Places.from_environment(),
+        source=where,
+    )
+    path, made = save_lock(made)
+    changes = diff_locks(before, made) if before else []
+    console.say(
+        f"{path}: {len(made.trees)} trees, torch {', '.join(pin.version for pin in made.torch)}, "
+        f"{len(made.wheels)} wheels, digest {made.digest[:16]}"
+    )
+    if before:
+        _print_changes(tag, changes)
+    return {"path": str(path), "lock": msgspec.to_builtins(made), "changes": msgspec.to_builtins(changes)}
+
+
+def show_diff(old: str, new: str) -> dict[str, Any]:
+    """Print what moved from one tag's lock to another's. Returns what ``--json`` prints."""
+    if not new:
+        raise UsageError(f"--diff {old} needs a second tag", f"./inv lock --diff {old} --against TAG")
+    changes = diff_locks(load_lock(old), load_lock(new))
+    _print_changes(f"{old} -> {new}", changes)
+    return {"from": old, "to": new, "changes": msgspec.to_builtins(changes)}
+
+
+def _print_changes(title: str, changes: list[Change]) -> None:
+    if not changes:
+        console.say(f"{title}: nothing moved")
+        return
+    rows = [[change.what, change.before or "-", change.after or "-"] for change in changes]
+    console.table(f"{title}: {len(changes)} changes", ["what", "before", "after"], rows)

@@ -1,0 +1,1 @@
+"""What one package's imports and calls mean on another's sources."""

@@ -1,0 +1,90 @@
+"""Which pairs have no break: from the matrix of this machine, else from the one that came with the project."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+
+from build_recipes.kit.data import Model, load_toml, write_atomic
+from build_recipes.verify.judge.verdict import Cell
+from build_recipes.verify.read.store import Store
+
+SHIPPED = Path(__file__).with_name("matrix.toml")
+
+
+class Counts(Model, frozen=True):
+    """Numbers of breaks that decide, by vllm-omni and vLLM version."""
+
+    made: str
+    """The day the matrix was made."""
+    counts: dict[str, dict[str, int]]
+
+    def get(self, omni: str, vllm: str) -> int | None:
+        """The number of a pair; None where it was never judged."""
+        return self.counts.get(omni, {}).get(vllm)
+
+
+def known(store: Store) -> Counts:
+    """All numbers that are known without judging a pair now."""
+    shipped = load_toml(SHIPPED, Counts) if SHIPPED.exists() else Counts(made="", counts={})
+    kept = store.get("counts", b"")
+    if kept is None:
+        return shipped
+    own = msgspec.msgpack.decode(kept, type=Counts)
+    merged = {
+        omni: {**shipped.counts.get(omni, {}), **own.counts.get(omni, {})}
+        for omni in shipped.counts | own.counts
+    }
+    return Counts(made=own.made, counts=merged)
+
+
+def remember(store: Store, cells: dict[tuple[str, str], Cell]) -> Counts:
+    """Keep the numbers of a matrix."""
+    counts: dict[str, dict[str, int]] = {}
+    for (omni, vllm), entry in cells.items():
+        counts.setdefault(omni, {})[vllm] = entry.decisive
+    found = Counts(made=time.strftime("%F", time.gmtime()), counts=counts)
+    store.put_many("counts", {b"": msgspec.msgpack.encode(found)})
+    return found
+
+
+def ship(found: Counts) -> None:
+    """Write the numbers to the file that comes with the project: one line per vllm-omni release."""
+    lines = [
+        "# Made by command.matrix(record=True): names missing at import, vllm-omni by vLLM; do not edit."
+    ]
+    lines += [f'made = "{found.made}"', "", "[counts]"]
+    for omni, row in sorted(found.counts.items(), key=lambda item: Version(item[0])):
+        cells = ", ".join(f'"{vllm}" = {row[vllm]}' for vllm in sorted(row, key=Version))
+        lines.append(f'"{omni}" = {{ {cells} }}')
+    write_atomic(SHIPPED, "\n".join(lines) + "\n")
+
+
+def suggest(counts: Counts, omni: str, vllm: str) -> dict[str, Any]:
+    """For a pair: the vllm-omni releases without a break on this vLLM, the vLLM releases without a break under
+    this vllm-omni, both oldest first, and of each the nearest in version."""
+    rows = sorted((o for o in counts.counts if counts.get(o, vllm) == 0), key=Version)
+    columns = sorted((v for v, n in counts.counts.get(omni, {}).items() if n == 0), key=Version)
+    return {
+        "omni": rows,
+        "vllm": columns,
+        "nearest": {"omni": _nearest(rows, omni), "vllm": _nearest(columns, vllm)},
+        "from": f"matrix of {counts.made}" if counts.made else None,
+    }
+
+
+def _nearest(found: list[str], version: str) -> str | None:
+    try:
+        wanted = Version(version).release
+    except InvalidVersion:
+        return found[-1] if found else None
+
+    def distance(other: str) -> tuple[int, ...]:
+        release = Version(other).release
+        return tuple(abs(a - b) for a, b in zip((*release, 0, 0)[:3], (*wanted, 0, 0)[:3], strict=True))
+
+    return min(found, key=lambda other: (distance(other), Version(other).is_prerelease), default=None)

@@ -1,0 +1,180 @@
+"""What all vllm-omni releases ask of vLLM, and the answers of one vLLM release to all of it.
+
+Releases ask the same things again and again: some two thousand questions in all. A vLLM tree is opened once
+to answer them; after that every pair is judged from the table, and of a vllm-omni release only the modules
+that are touched by a bad answer are played again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from build_recipes.verify.judge.importing import Edge, Event, Played, Player
+from build_recipes.verify.judge.resolve import FOUND, MISSING, NONE, Answer, Resolver
+from build_recipes.verify.read.model import If, Import, Load, Node, Row, Summary, Try, With
+from build_recipes.verify.read.tree import VLLM
+
+Question = tuple[str, str, str]
+"""``("n", module, name)``, ``("m", module, "")`` or ``("a", target, "dotted.path")``."""
+
+_FOUND = Answer(FOUND)
+
+
+class Reply(Row):
+    """An answer that is not plainly yes."""
+
+    status: str
+    error: str
+    detail: str
+    module: str
+    """For an attribute: what is missing, and where."""
+    name: str
+
+
+class Table(msgspec.Struct):
+    """The answers of one vLLM release."""
+
+    asked: set[Question]
+    replies: dict[str, Reply]
+    """By the question's parts, joined by a space; what is not here was found."""
+
+    def module(self, module: str) -> Answer:
+        """``import module``."""
+        return self._answer("m", module, "")
+
+    def name(self, module: str, name: str) -> Answer:
+        """``from module import name``."""
+        return self._answer("n", module, name)
+
+    def _answer(self, *question: str) -> Answer:
+        found = self.replies.get(" ".join(question))
+        return _FOUND if found is None else Answer(found.status, found.error, found.detail)
+
+    def has(self, module: str, name: str) -> bool:
+        """Whether a name (or, where it is empty, a module) was asked for and is there."""
+        question = ("n", module, name) if name else ("m", module, "")
+        reply = self.replies.get(" ".join(question))
+        return question in self.asked and (reply is None or reply.status not in MISSING)
+
+    def load(self, target: str, path: list[str]) -> tuple[Answer, str, str]:
+        """Reading attributes of something imported."""
+        found = self.replies.get(f"a {target} {'.'.join(path)}")
+        if found is None:
+            return _FOUND, "", ""
+        return Answer(found.status, found.error, found.detail), found.module, found.name
+
+    def bad(self) -> set[Question]:
+        """Questions whose answer may fail an import."""
+        return {
+            question
+            for question in self.asked
+            if (reply := self.replies.get(" ".join(question))) and reply.status in (*MISSING, NONE)
+        }
+
+
+def questions(summaries: dict[str, Summary], own: Resolver) -> dict[Question, set[str]]:
+    """What a vllm-omni release asks, with the modules that ask it."""
+    found: dict[Question, set[str]] = {}
+
+    def walk(nodes: list[Node], here: str) -> None:
+        for node in nodes:
+            if isinstance(node, Import):
+                module = own.absolute(node.module, here)
+                if module.partition(".")[0] == VLLM:
+                    found.setdefault(("m", module, ""), set()).add(here)
+                    for name in node.names:
+                        found.setdefault(("n", module, name), set()).add(here)
+            elif isinstance(node, Load):
+                if node.target.partition(".")[0].partition(":")[0] == VLLM:
+                    found.setdefault(("a", node.target, ".".join(node.path)), set()).add(here)
+            elif isinstance(node, Try):
+                for block in (node.body, node.orelse, node.final, *(h.body for h in node.handlers)):
+                    walk(block, here)
+            elif isinstance(node, If):
+                walk(node.body, here)
+                walk(node.orelse, here)
+            elif isinstance(node, With):
+                walk(node.body, here)
+
+    for module, summary in summaries.items():
+        for nodes in (summary.flow.body, *summary.flow.functions.values()):
+            walk(nodes, module)
+    return found
+
+
+def answer(wanted: Iterable[Question], resolver: Resolver, known: Table | None = None) -> Table:
+    """Ask a vLLM tree; what ``known`` answers already is not asked again."""
+    table = known or Table(set(), {})
+    for question in wanted:
+        if question in table.asked:
+            continue
+        kind, left, right = question
+        module, name = "", ""
+        if kind == "m":
+            found = resolver.module(left)
+        elif kind == "n":
+            found = resolver.name(left, right) if right != "*" else resolver.module(left)
+        else:
+            found, module, name = resolver.load(left, right.split("."))
+        table.asked.add(question)
+        if found.status != FOUND:
+            table.replies[" ".join(question)] = Reply(found.status, found.error, found.detail, module, name)
+    return table
+
+
+class Release:
+    """A vllm-omni release, played once on a vLLM that has everything; then per vLLM only what differs.
+
+    :param first: modules to begin with, see `Player.play`.
+    """
+
+    def __init__(self, summaries: dict[str, Summary], own: Resolver, first: list[str]) -> None:
+        self.summaries, self.own, self.first = summaries, own, first
+        self.questions = questions(summaries, own)
+        everything = Player(own, summaries, Table(set(), {}))
+        self.clean = everything.play(first)
+        self.provided = everything.provided
+        self.imports: dict[str, set[str]] = {}
+        for edge in self.clean.edges:
+            if edge.guard is None:
+                self.imports.setdefault(edge.source, set()).update(_with_parents(edge.target))
+        self.sensitive = {m for m, s in summaries.items() if any(_tries(node) for node in s.flow.body)}
+
+    def play(self, table: Table) -> Played:
+        """The outcome on one vLLM; events of functions that no import runs are left out."""
+        touched = set(self.sensitive)
+        for question in table.bad():
+            touched |= self.questions.get(question, set())
+        while more := {a for a, b in self.clean.crossings if b in touched} - touched:
+            touched |= more
+        player = Player(self.own, self.summaries, table)
+        player.untouched = {m: self.imports.get(m, set()) for m in self.summaries if m not in touched}
+        for module in (*self.first, *self.summaries):
+            player.import_module(module)
+        player.result.edges |= {edge for edge in self.clean.edges if edge.source not in touched}
+        return player.result
+
+
+def _with_parents(module: str) -> set[str]:
+    parts = module.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+
+
+def _tries(node: Node) -> bool:
+    """Whether a statement guards an import of vllm-omni's own modules (then its outcome decides what runs)."""
+    if isinstance(node, (Try, With)):
+        return any(_imports(inner) for inner in node.body)
+    return isinstance(node, If) and any(_tries(inner) for inner in (*node.body, *node.orelse))
+
+
+def _imports(node: Node) -> bool:
+    if isinstance(node, Import):
+        return node.module.startswith(".") or node.module.partition(".")[0] != VLLM
+    if isinstance(node, Try):
+        return any(_imports(inner) for inner in node.body)
+    return isinstance(node, If) and any(_imports(inner) for inner in (*node.body, *node.orelse))
+
+
+__all__ = ["Edge", "Event", "Question", "Release", "Table", "answer", "questions"]

@@ -1,0 +1,192 @@
+"""The verdict on one pair: what breaks, where, how it is reached and where the name went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from build_recipes.verify.judge.calls import ERROR, Caller, Finding, Key, news
+from build_recipes.verify.judge.importing import Event, Player
+from build_recipes.verify.judge.moved import History, Moved, Mover
+from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, entry_points, reach
+from build_recipes.verify.judge.resolve import MISSING, Resolver
+from build_recipes.verify.judge.table import Release, Table
+from build_recipes.verify.read.model import Summary
+from build_recipes.verify.read.tree import OMNI, Tree
+
+CLEAN, BREAKS, UNDECIDED = "no-break-found", "breaks", "unknown"
+
+
+class Break(msgspec.Struct):
+    """A name that is not there (or, among warnings, something that may matter)."""
+
+    module: str
+    """The vLLM module that was asked."""
+    name: str | None
+    """The name asked of it; None for ``import module``."""
+    file: str
+    """File of vllm-omni."""
+    line: int
+    kind: str
+    """``missing-module``, ``missing-name``, ``missing-attribute``, ``call``; warnings have more."""
+    tier: str
+    """``entry``, ``model`` or ``platform``."""
+    guard: str | None
+    """What keeps it from failing the import; None in ``breaks``."""
+    chain: list[str]
+    """Modules of vllm-omni from an entry point to this file."""
+    moved_to: str | None
+    """The module that defines the name now, or the last release that had it."""
+
+
+class CallBreak(msgspec.Struct):
+    """A call, an override or an attribute that fitted vllm-omni's own vLLM and does not fit this one."""
+
+    severity: str
+    """``error`` for what cannot bind, else ``warning``."""
+    kind: str
+    """``call``, ``constructor``, ``super``, ``self``, ``override`` or ``attribute``."""
+    callee: str
+    problem: str
+    file: str
+    line: int
+    tier: str
+
+
+class Report(msgspec.Struct):
+    """The verdict on one pair; `as_json` is what ``--json`` prints."""
+
+    omni: str
+    vllm: str
+    verdict: str
+    breaks: list[Break]
+    calls: list[CallBreak]
+    warnings: list[Break]
+    suggest: dict[str, Any] = {}
+    baseline: str = ""
+    """The vLLM that the calls were compared with; empty where they were not looked at."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of breaks by tier."""
+        found: dict[str, int] = {}
+        for entry in self.breaks:
+            found[entry.tier] = found.get(entry.tier, 0) + 1
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        baseline = plain.pop("baseline")
+        for entry in plain["calls"]:
+            entry["baseline"] = baseline
+        return plain
+
+
+class Cell(msgspec.Struct):
+    """What the matrix keeps of a pair."""
+
+    breaks: list[Break]
+
+    @property
+    def decisive(self) -> int:
+        """Number of breaks that decide: those of an entry point or a model."""
+        return sum(1 for entry in self.breaks if entry.tier != PLATFORM)
+
+
+def cell(release: Release, omni: Tree, tiers: dict[str, Reached], table: Table, where: Moved) -> Cell:
+    """Judge a pair by names alone, from a table of vLLM's answers.
+
+    :param tiers: of the release on a vLLM that has everything.
+    """
+    played = release.play(table)
+    if any(edge.guard is None and edge not in release.clean.edges for edge in played.edges):
+        tiers = reach(omni, release.summaries, played.edges)
+    breaks = [_entry(event, tiers[event.where], where) for event in played.events if _breaks(event)]
+    order = {ENTRY: 0, MODEL: 1, PLATFORM: 2}
+    return Cell(sorted(breaks, key=lambda e: order[e.tier]))
+
+
+def _breaks(event: Event) -> bool:
+    """Only what vLLM lacks, at import, without a guard: not what vllm-omni itself got wrong."""
+    return event.guard is None and event.kind in MISSING and not event.module.startswith(OMNI)
+
+
+def _entry(event: Event, reached: Reached, where: Moved) -> Break:
+    own = event.module.partition(".")[0] == OMNI
+    return Break(
+        module=event.module,
+        name=event.name,
+        file=event.file,
+        line=event.line,
+        kind=f"own-{event.kind}" if own else event.kind,
+        tier=reached.tier,
+        guard=event.guard,
+        chain=list(reached.chain),
+        moved_to=None if own or event.kind not in MISSING else where(event.module, event.name, event.kind),
+    )
+
+
+def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History | None = None) -> Report:
+    """The verdict on a pair, made anew.
+
+    :param baseline: the vLLM that this vllm-omni was made for; calls are compared with it.
+    :param history: who had a name before that this vLLM has nowhere.
+    """
+    summaries = omni.summaries()
+    own, resolver = Resolver(omni), Resolver(vllm)
+    played = Player(own, summaries, resolver).play(entry_points(omni))
+    tiers = reach(omni, summaries, played.edges)
+    mover = Mover(vllm, history)
+    breaks: list[Break] = []
+    warnings: list[Break] = []
+    for event in played.events:
+        entry = _entry(event, tiers[event.where], mover.where)
+        (breaks if _breaks(event) else warnings).append(entry)
+    for package, tree in ((OMNI, omni), ("vllm", vllm)):
+        for path, problem in sorted(tree.problems.items()):
+            warnings.append(Break(package, None, path, 0, "unreadable", MODEL, problem, [], None))
+    by_file = {omni.modules[module]: reached for module, reached in tiers.items()}
+    calls: list[CallBreak] = []
+    if baseline is not None and baseline.identity != vllm.identity:
+        for key, finding in _news(summaries, own, Resolver(baseline), resolver).items():
+            reached = by_file[key.file]
+            calls.append(
+                CallBreak(
+                    finding.severity, key.kind, key.callee, finding.problem, key.file, key.line, reached.tier
+                )
+            )
+            at_import = key.kind in ("call", "constructor") and key[:2] in played.calls
+            if finding.severity == ERROR and (at_import or key.kind == "class"):
+                breaks.append(_call_break(key, reached))
+        baseline.save()
+    order = {ENTRY: 0, MODEL: 1, PLATFORM: 2}
+    for entries in (breaks, warnings):
+        entries.sort(key=lambda e: order[e.tier])  # stable: within a tier in the order of the imports
+    calls.sort(key=lambda e: (e.severity, order[e.tier], e.file, e.line))
+    vllm.save()
+    decisive = any(entry.tier in (ENTRY, MODEL) for entry in breaks)
+    return Report(
+        omni=omni.version or omni.index.origin,
+        vllm=vllm.version or vllm.index.origin,
+        verdict=BREAKS if decisive else CLEAN,
+        breaks=breaks,
+        calls=calls,
+        warnings=warnings,
+        baseline=(baseline.version or baseline.index.origin) if baseline is not None else "",
+    )
+
+
+def _news(summaries: dict[str, Summary], own: Resolver, then: Resolver, now: Resolver) -> dict[Key, Finding]:
+    before, after = Caller(summaries, own, then), Caller(summaries, own, now)
+    before.look()
+    after.look()
+    return news(before, after)
+
+
+def _call_break(key: Key, reached: Reached) -> Break:
+    """A call that an import makes and that cannot bind, or a class that cannot be made."""
+    module, _, name = key.callee.rpartition(".")
+    kind = "class" if key.kind == "class" else "call"
+    return Break(module, name, key.file, key.line, kind, reached.tier, None, list(reached.chain), None)

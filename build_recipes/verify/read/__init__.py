@@ -1,0 +1,1 @@
+"""Python sources read without running them: names, flow, calls."""

@@ -1,0 +1,171 @@
+"""Python files of a wheel, an sdist or a source tree, read in memory: nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.parser import HeaderParser
+from pathlib import Path
+
+from build_recipes.formats.archive import gzip_file, safe_member
+from build_recipes.kit.errors import CouldNotCheck
+
+LARGEST = 8_000_000
+"""Bytes past which a source file is not read: no module written by hand is that long."""
+
+_KEPT = ("setup.py", "PKG-INFO", "METADATA", "entry_points.txt")
+_COMPILED = (".so", ".pyd")
+_YAML = (".yaml", ".yml")
+
+Member = tuple[str, int, "bytes | None"]
+"""Path below the archive's top, size, content (None where it is not read)."""
+
+
+@dataclass
+class Contents:
+    """What an archive or a tree holds of one package."""
+
+    origin: str
+    """The file or folder, as people know it."""
+    package: str
+    name: str = ""
+    """Distribution name from its metadata, normalised; empty where there is none."""
+    version: str = ""
+    requires: list[str] = field(default_factory=list)
+    """``Requires-Dist`` lines."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Python source by path: ``vllm/config/model.py``. Empty for a file in ``unread``."""
+    unread: dict[str, str] = field(default_factory=dict)
+    """Files that were not read, with the reason."""
+    compiled: list[str] = field(default_factory=list)
+    """Compiled modules, by path."""
+    extras: dict[str, str] = field(default_factory=dict)
+    """``setup.py``, ``entry_points.txt`` and ``common.txt`` (the requirements), where they are."""
+    mentions: set[str] = field(default_factory=set)
+    """Dotted names below the package in its YAML files: classes that are loaded by name."""
+
+
+def read(path: Path, package: str) -> Contents:
+    """Read the Python files of ``package`` from a wheel, an sdist or a folder.
+
+    :raises CouldNotCheck: the file is damaged, of no known kind, or holds no such package.
+    :raises UnsafeArchive: a member's path climbs out of the archive.
+    """
+    found = Contents(origin=path.name, package=package)
+    if path.is_dir():
+        members = _folder(path, package)
+    elif path.suffix in (".whl", ".zip"):
+        members = _zip(path, package)
+    elif path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar")):
+        members = _tar(path, package)
+    else:
+        raise CouldNotCheck(
+            f"{path} is no wheel, sdist or folder"
+            if path.exists()
+            else f"{path} does not exist, and is no version of {package.replace('_', '-')}",
+            f"give a version, a .whl, a .tar.gz, or a folder that holds {package}/",
+        )
+    try:
+        for name, size, content in members:
+            _keep(found, name, size, content)
+    except FileNotFoundError as error:
+        raise CouldNotCheck(f"{path} does not exist", "check the path") from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise CouldNotCheck(
+            f"{path} is damaged or cut short: {error}",
+            "remove the file, then run the same command: what came from an index is fetched again",
+        ) from error
+    if not found.files:
+        held = f"; it is {found.name} {found.version}".rstrip() if found.name else ""
+        raise CouldNotCheck(
+            f"{path} holds no package {package}{held}",
+            f"give a wheel, an sdist or a tree of {package.replace('_', '-')}",
+        )
+    return found
+
+
+def _keep(found: Contents, name: str, size: int, content: bytes | None) -> None:
+    if name.startswith(f"{found.package}/"):
+        if name.endswith(_COMPILED):
+            found.compiled.append(name)
+            return
+        if name.endswith(_YAML):
+            pattern = rf"\b{found.package}(?:\.\w+)+"
+            found.mentions.update(re.findall(pattern, (content or b"").decode("utf-8", "replace")))
+            return
+        found.files[name] = content or b""
+        if content is None:
+            found.unread[name] = f"{size / 1e6:.0f} MB is too long for a source file"
+    elif content is not None:
+        _metadata(found, name.rpartition("/")[2], content.decode("utf-8", "replace"))
+
+
+def _metadata(found: Contents, last: str, text: str) -> None:
+    if last not in ("PKG-INFO", "METADATA"):
+        found.extras[last] = text
+    elif not found.name:
+        header = HeaderParser().parsestr(text)
+        found.name = re.sub(r"[-_.]+", "-", header.get("Name", "")).lower()
+        found.version = header.get("Version", "")
+        found.requires = header.get_all("Requires-Dist") or []
+
+
+def _wanted(name: str, package: str) -> bool:
+    if name == "requirements/common.txt":
+        return True
+    if name.startswith(f"{package}/"):
+        return name.endswith((".py", *_COMPILED, *_YAML))
+    folder, _, last = name.rpartition("/")
+    return last in _KEPT and (
+        not folder or ("/" not in folder and folder.endswith((".dist-info", ".egg-info")))
+    )
+
+
+def _read_at_all(name: str, size: int) -> bool:
+    return size <= LARGEST and not name.endswith(_COMPILED)
+
+
+def _zip(path: Path, package: str) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = str(safe_member(info.filename, path.name))
+            if not info.is_dir() and _wanted(name, package):
+                size = info.file_size
+                yield name, size, archive.read(info) if _read_at_all(name, size) else None
+
+
+def _tar(path: Path, package: str) -> Iterator[Member]:
+    with contextlib.ExitStack() as stack:
+        if path.name.endswith("gz"):
+            stream = stack.enter_context(gzip_file(path))
+            archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
+        else:
+            archive = stack.enter_context(tarfile.open(path))
+        for info in archive:
+            name = str(safe_member(info.name, path.name)).partition("/")[2]
+            if info.isfile() and _wanted(name, package):
+                member = archive.extractfile(info) if _read_at_all(name, info.size) else None
+                yield name, info.size, member.read() if member else None
+        while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+            pass  # to the end, where a cut or a wrong checksum shows
+
+
+def _folder(path: Path, package: str) -> Iterator[Member]:
+    if path.name == package and (path / "__init__.py").is_file():
+        path = path.parent
+    candidates = [
+        *sorted(item for kept in _KEPT for item in path.glob(kept)),
+        *sorted(item for kept in _KEPT for item in path.glob(f"{package}*-info/{kept}")),
+        path / "requirements" / "common.txt",
+        *sorted((path / package).rglob("*")),
+    ]
+    for item in candidates:
+        name = item.relative_to(path).as_posix()
+        if item.is_file() and _wanted(name, package):
+            size = item.stat().st_size
+            yield name, size, item.read_bytes() if _read_at_all(name, size) else None

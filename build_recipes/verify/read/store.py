@@ -1,0 +1,96 @@
+"""The cache of what was parsed: one SQLite file, keyed by content.
+
+Releases share most of their files, so a file is parsed once however many releases hold it. Keys carry a
+digest of the code that made the value: a change of that code makes new entries, never wrong ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_CHUNK = 500
+_ROOM = Path(__file__).parent.parent
+
+
+@functools.cache
+def code_digest(*modules: str) -> str:
+    """A short digest of modules of verify; all of them where none is named."""
+    state = hashlib.blake2b(digest_size=6)
+    for path in sorted(_ROOM.rglob("*.py")):
+        if not modules or path.stem in modules:
+            state.update(path.read_bytes())
+    return state.hexdigest()
+
+
+JUDGING = (
+    *("archive", "calls", "expressions", "flow", "importing", "lazy", "model", "moved", "outline", "reach"),
+    *("resolve", "scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
+)
+"""Modules a verdict depends on."""
+
+
+class Store:
+    """A table of ``kind`` x ``key`` -> bytes. Losing it costs time, never an answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._later: dict[str, dict[bytes, bytes]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.connection = self._open()
+        except sqlite3.DatabaseError:
+            path.unlink(missing_ok=True)
+            self.connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=60)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS entry (kind TEXT, key BLOB, value BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID"
+        )
+        return connection
+
+    def get(self, kind: str, key: bytes) -> bytes | None:
+        """One value, or None."""
+        value = self._later.get(kind, {}).get(key)
+        if value is not None:
+            return value
+        row = self.connection.execute(
+            "SELECT value FROM entry WHERE kind=? AND key=?", (kind, key)
+        ).fetchone()
+        return row[0] if row else None
+
+    def get_many(self, kind: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values that are there."""
+        wanted, found = list(keys), {}
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            marks = ",".join("?" * len(chunk))
+            rows = self.connection.execute(
+                f"SELECT key, value FROM entry WHERE kind=? AND key IN ({marks})", (kind, *chunk)
+            )
+            found.update(dict(rows.fetchall()))
+        return found
+
+    def put_later(self, kind: str, key: bytes, value: bytes) -> None:
+        """Keep a value with the next `flush`; `get` finds it at once."""
+        self._later.setdefault(kind, {})[key] = value
+
+    def flush(self) -> None:
+        """Write what was put for later."""
+        for kind, values in self._later.items():
+            self.put_many(kind, values)
+        self._later = {}
+
+    def put_many(self, kind: str, values: Mapping[bytes, bytes]) -> None:
+        """Keep values. Where the disk or another process is in the way, they are simply not kept."""
+        with contextlib.suppress(sqlite3.OperationalError), self.connection:
+            self.connection.executemany(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", [(kind, k, v) for k, v in values.items()]
+            )

@@ -1,0 +1,327 @@
+"""The surface of a module: which names it has, under which conditions, and what they are."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from build_recipes.verify.read.lazy import keys_of, read_lazy
+from build_recipes.verify.read.model import (
+    ALWAYS,
+    CLASS,
+    FUNCTION,
+    IMPORT,
+    SOMETIMES,
+    TYPING,
+    VALUE,
+    Class,
+    Definition,
+    Function,
+    Parameter,
+    Surface,
+)
+from build_recipes.verify.read.outline import Outline
+from build_recipes.verify.read.syntax import (
+    FALSE,
+    TRUE,
+    blocks_of,
+    bound_names,
+    dotted,
+    is_try,
+    is_word,
+    leaves,
+    name_of,
+    source_module,
+    text_of,
+    truth,
+)
+
+_SELF = re.compile(r"self\.(\w+)\s*(?::[^=\n]+)?=(?!=)")
+_GLOBAL = re.compile(r"^\s+global\s+([\w, ]+)", re.M)
+
+
+def read_surface(outline: Outline) -> Surface:
+    """The surface of a parsed file."""
+    return _Reader(outline).read()
+
+
+class _Reader:
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self.names: dict[str, Definition] = {}
+        self.stars: list[str] = []
+        self.exported: list[str] | None = None
+        self.tables: dict[str, list[str]] = {}
+        self.getattr: ast.FunctionDef | None = None
+        self.dynamic = False
+        self.functions: dict[str, Function] = {}
+        self.classes: dict[str, Class] = {}
+        self.patches: list[str] = []
+
+    def read(self) -> Surface:
+        self.block(self.outline.tree.body, ALWAYS)
+        text = self.outline.text
+        for match in _GLOBAL.finditer(text) if "global" in text else ():
+            for name in match[1].split(","):
+                self.names.setdefault(name.strip(), Definition(VALUE, SOMETIMES, 0))
+        lazy = read_lazy(self.getattr, self.outline.body(self.getattr), self.tables) if self.getattr else None
+        return Surface(
+            names=self.names,
+            stars=self.stars,
+            exported=self.exported,
+            lazy=lazy,
+            dynamic=self.dynamic,
+            functions=self.functions,
+            classes=self.classes,
+            patches=self.patches,
+        )
+
+    # -- statements
+
+    def define(self, name: str, kind: str, when: int, line: int, target: str = "") -> None:
+        old = self.names.get(name)
+        if old is not None and old.when < when:
+            if when == TYPING:
+                return
+            when = old.when
+        self.names[name] = Definition(kind, when, line, target)
+
+    def block(self, body: list[ast.stmt], when: int) -> None:
+        for statement in body:
+            self.statement(statement, when)
+
+    def statement(self, node: ast.stmt, when: int) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                self.define(
+                    alias.asname or top, IMPORT, when, node.lineno, alias.name if alias.asname else top
+                )
+        elif isinstance(node, ast.ImportFrom):
+            module = source_module(node)
+            for alias in node.names:
+                if alias.name == "*":
+                    if when != TYPING:
+                        self.stars.append(module)
+                else:
+                    self.define(
+                        alias.asname or alias.name, IMPORT, when, node.lineno, f"{module}:{alias.name}"
+                    )
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name == "__getattr__" and isinstance(node, ast.FunctionDef):
+                if when != TYPING:
+                    self.getattr = node
+                return
+            self.define(node.name, FUNCTION, when, node.lineno)
+            if when != TYPING:
+                self.functions[node.name] = read_function(node)
+        elif isinstance(node, ast.ClassDef):
+            self.define(node.name, CLASS, when, node.lineno)
+            if when != TYPING:
+                self.classes[node.name] = self.read_class(node)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            self.assignment(node, when)
+        elif isinstance(node, ast.Delete):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and when == ALWAYS:
+                    self.names.pop(target.id, None)
+        elif isinstance(node, ast.Expr):
+            self.expression(node.value, when)
+        else:
+            self.compound(node, when)
+
+    def compound(self, node: ast.stmt, when: int) -> None:
+        if isinstance(node, ast.If):
+            known = truth(node.test)
+            if known == FALSE and when != TYPING and _names_typing(node.test):
+                self.block(node.body, TYPING)
+                self.block(node.orelse, when)
+            elif known in (TRUE, FALSE):
+                self.block(node.body if known == TRUE else node.orelse, when)
+            else:
+                self.branches([node.body, node.orelse], when)
+        elif is_try(node):
+            self.branches(
+                [node.body + node.orelse, *(h.body for h in node.handlers if not leaves(h.body))], when
+            )
+            self.block(node.finalbody, when)
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            for item in node.items:
+                if item.optional_vars is not None:
+                    for name in bound_names(item.optional_vars):
+                        self.define(name, VALUE, when, node.lineno)
+            guarded = any(name_of(item.context_expr).endswith("suppress") for item in node.items)
+            self.block(node.body, max(when, SOMETIMES) if guarded else when)
+        elif isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.Match)):
+            if isinstance(node, (ast.For, ast.AsyncFor)):
+                for name in bound_names(node.target):
+                    self.define(name, VALUE, max(when, SOMETIMES), node.lineno)
+            for body in blocks_of(node):
+                self.block(body, max(when, SOMETIMES))
+
+    def branches(self, bodies: list[list[ast.stmt]], when: int) -> None:
+        """Alternatives: a name that all of them define is there in any case."""
+        outer, found = self.names, []
+        for body in bodies:
+            self.names = {}
+            self.block(body, when)
+            found.append(self.names)
+        self.names = outer
+        for names in found:
+            for name, entry in names.items():
+                surely = all(name in other and other[name].when == when for other in found)
+                self.define(
+                    name, entry.kind, when if surely else max(when, SOMETIMES), entry.line, entry.target
+                )
+
+    def assignment(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign, when: int) -> None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            return
+        for target in targets:
+            for name in bound_names(target):
+                made = name_of(node.value) if isinstance(node.value, (ast.Call, ast.Name)) else ""
+                kind = VALUE
+                if isinstance(node.value, (ast.Name, ast.Attribute)):
+                    made = "=" + ".".join(dotted(node.value))
+                self.define(name, kind, when, node.lineno, made)
+                self.literal(name, node)
+            if isinstance(target, ast.Attribute):
+                path = dotted(target)
+                if len(path) == 2:
+                    self.patches.append(".".join(path))
+            elif isinstance(target, ast.Subscript) and (_is_namespace(target.value) or _is_namespace(target)):
+                self.dynamic = True
+
+    def literal(self, name: str, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
+        """Keep the strings of a list or the keys of a table, for ``__all__`` and ``__getattr__``."""
+        keys = keys_of(node.value)
+        if name == "__all__":
+            if keys is None:
+                self.exported = None if not isinstance(node, ast.AugAssign) else self.exported
+            elif isinstance(node, ast.AugAssign):
+                self.exported = (self.exported or []) + keys
+            else:
+                self.exported = keys
+        if keys is not None:
+            self.tables[name] = self.tables.get(name, []) + keys if isinstance(node, ast.AugAssign) else keys
+
+    def expression(self, node: ast.expr, when: int) -> None:
+        if not isinstance(node, ast.Call):
+            return
+        whole = name_of(node.func)
+        updates = isinstance(node.func, ast.Attribute) and node.func.attr == "update"
+        if whole == "exec" or (updates and _is_namespace(node.func.value)):  # type: ignore[attr-defined]
+            self.dynamic = True
+        elif whole == "setattr" and node.args:
+            if _is_namespace(node.args[0]):
+                self.dynamic = True
+            name = text_of(node.args[1]) if len(node.args) > 1 else None
+            if name and isinstance(node.args[0], ast.Name):
+                self.patches.append(f"{node.args[0].id}.{name}")
+        elif whole in ("__all__.extend", "__all__.append") and node.args and self.exported is not None:
+            only = text_of(node.args[0])
+            more = [only] if only is not None else keys_of(node.args[0])
+            self.exported = None if more is None else self.exported + more
+
+    # -- definitions
+
+    def read_class(self, node: ast.ClassDef) -> Class:
+        methods: dict[str, Function] = {}
+        attributes: list[str] = []
+        fields: dict[str, int] = {}
+
+        def body(block: list[ast.stmt]) -> None:
+            for item in block:
+                if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    decorators = [name_of(d) for d in item.decorator_list]
+                    if not any(d.endswith((".setter", ".deleter", "overload")) for d in decorators):
+                        methods[item.name] = read_function(item)
+                elif isinstance(item, ast.AnnAssign):
+                    for name in bound_names(item.target):
+                        fields[name] = _field(item)
+                elif isinstance(item, ast.Assign):
+                    for target in item.targets:
+                        attributes.extend(bound_names(target))
+                elif isinstance(item, ast.ClassDef):
+                    attributes.append(item.name)
+                elif isinstance(item, (ast.Import, ast.ImportFrom)):
+                    attributes.extend((a.asname or a.name).partition(".")[0] for a in item.names)
+                else:
+                    for inner in blocks_of(item):
+                        body(inner)
+
+        body(node.body)
+        source = self.outline.class_text(node)
+        own = {m[1] for m in _SELF.finditer(source) if not is_word(source[m.start() - 1])}
+        made_by = [d for d in node.decorator_list if isinstance(d, ast.Call)]
+        keyword_only = [k for d in made_by for k in d.keywords if k.arg == "kw_only"]
+        return Class(
+            line=node.lineno,
+            bases=[name_of(base) for base in node.bases],
+            keywords=[f"{k.arg}={ast.unparse(k.value)}" for k in (*node.keywords, *keyword_only)],
+            decorators=[name_of(d) for d in node.decorator_list],
+            methods=methods,
+            attributes=attributes,
+            fields=fields,
+            instance=sorted(own),
+        )
+
+
+def read_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
+    """The signature of a function."""
+    spec = node.args
+    found: list[Parameter] = []
+    plain = [*((a, "p") for a in spec.posonlyargs), *((a, "a") for a in spec.args)]
+    first_default = len(plain) - len(spec.defaults)
+    for index, (argument, kind) in enumerate(plain):
+        found.append(Parameter(argument.arg, kind, index >= first_default))
+    if spec.vararg:
+        found.append(Parameter(spec.vararg.arg, "*", True))
+    for argument, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+        found.append(Parameter(argument.arg, "k", default is not None))
+    if spec.kwarg:
+        found.append(Parameter(spec.kwarg.arg, "**", True))
+    return Function(node.lineno, found, [name_of(d) for d in node.decorator_list])
+
+
+def _field(item: ast.AnnAssign) -> int:
+    written = text_of(item.annotation) or name_of(item.annotation)
+    if written.rpartition(".")[2].startswith("ClassVar") or "ClassVar[" in written:
+        return 2
+    if item.value is None:
+        return 0
+    if isinstance(item.value, ast.Call) and name_of(item.value).rpartition(".")[2] in ("field", "Field"):
+        given = {keyword.arg: keyword.value for keyword in item.value.keywords}
+        init, only = given.get("init"), given.get("kw_only")
+        if isinstance(init, ast.Constant) and init.value is False:
+            return 3
+        if isinstance(only, ast.Constant) and only.value is True:
+            return 4
+        if item.value.args and not (
+            isinstance(item.value.args[0], ast.Constant) and item.value.args[0].value is ...
+        ):
+            return 1
+        if "default_factory" in given:
+            return 5
+        return 1 if "default" in given else 0
+    return 1
+
+
+def _is_namespace(node: ast.expr) -> bool:
+    """``globals()``, ``vars()``, ``locals()`` and ``sys.modules[__name__]``."""
+    if isinstance(node, ast.Call):
+        return (
+            isinstance(node.func, ast.Name)
+            and node.func.id in ("globals", "vars", "locals")
+            and not node.args
+        )
+    if not isinstance(node, ast.Subscript) or dotted(node.value) != ["sys", "modules"]:
+        return False
+    return isinstance(node.slice, ast.Name) and node.slice.id == "__name__"
+
+
+def _names_typing(test: ast.expr) -> bool:
+    return any(
+        dotted(node)[-1:] == ["TYPE_CHECKING"] for node in ast.walk(test) if isinstance(node, ast.expr)
+    )

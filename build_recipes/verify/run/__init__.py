@@ -1,0 +1,1 @@
+"""Really importing it, in an environment of its own."""

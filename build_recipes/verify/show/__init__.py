@@ -1,0 +1,1 @@
+"""Verdicts on a terminal and on a page."""

@@ -63,6 +63,22 @@ class Command:
         return [argument.text for argument in self.arguments]
 
 
+@dataclass(frozen=True)
+class Call:
+    """A command as it is run."""
+
+    command: Command
+    """As it is written."""
+    values: tuple[str | None, ...]
+    """Its arguments with their references resolved; None where one is unknown."""
+    path: str
+    """The file, relative to its tree."""
+    tree: str
+    """The tree the file belongs to; empty for vLLM itself."""
+    within: Call | None
+    """The outermost call of a function of the project's own that runs it."""
+
+
 def unescape(text: str) -> str:
     """Resolve backslash escapes. ``\\;`` stays, as CMake's lists need it; ``\\${`` hides a reference."""
 

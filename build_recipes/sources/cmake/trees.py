@@ -19,6 +19,7 @@ from build_recipes.sources.cmake.condition import truth
 from build_recipes.sources.cmake.declare import Declaration, Found, options_of
 from build_recipes.sources.cmake.scan import (
     Argument,
+    Call,
     CMakeSyntaxError,
     Command,
     Read,
@@ -34,7 +35,7 @@ CUDA_BUILD: Mapping[str, str] = {"VLLM_TARGET_DEVICE": "cuda", "CUDA_FOUND": "TR
 """What is known before the first line is read: vLLM is built for CUDA, and CUDA is found."""
 
 _REFERENCE = re.compile(r"\$(ENV)?\{([A-Za-z0-9_.+/-]+)\}")
-__all__ = ["CUDA_BUILD", "Declaration", "Read", "Scan", "reader"]
+__all__ = ["CUDA_BUILD", "Call", "Declaration", "Read", "Scan", "reader"]
 
 _QUIET = {"project", "cmake_minimum_required", "find_package", "install", "add_custom_target"}
 _DEEPEST = 40
@@ -61,6 +62,8 @@ class Scan:
     """Every file that was read, ``tree:path``."""
     unreadable: list[str] = field(default_factory=list)
     """Declarations whose repository or revision is not a literal."""
+    calls: list[Call] = field(default_factory=list)
+    """Every command that is run in some branch, in order."""
     _found: dict[str, Found] = field(default_factory=dict)
     _functions: dict[str, tuple[bool, list[str], list[Command]]] = field(default_factory=dict)
     _cache: set[str] = field(default_factory=set)
@@ -101,6 +104,7 @@ class _File:
     variables: Variables
     path: str
     depth: int
+    within: Call | None = None
 
     def run(self) -> None:
         text = self.read(self.path)
@@ -129,9 +133,7 @@ class _File:
             if command.name == "if":
                 self.branches(commands[position:end])
             elif command.name in ("foreach", "while"):
-                if command.name == "foreach" and command.arguments:
-                    self.variables[command.arguments[0].text] = None
-                self.either([commands[position + 1 : end], []])
+                self.loop(command, commands[position + 1 : end])
             elif command.name in ("function", "macro"):
                 words = command.words()
                 if words:
@@ -144,6 +146,19 @@ class _File:
             else:
                 self.command(command)
             position = end + 1
+
+    def loop(self, command: Command, body: list[Command]) -> None:
+        """Run the body for each of a foreach's literals; else as often as is not known."""
+        words = command.words()
+        literal = command.name == "foreach" and not any("$" in word for word in words)
+        if literal and words[1:] and words[1] not in ("IN", "RANGE"):
+            for word in words[1:]:
+                self.variables[words[0]] = word
+                self.block(body)
+            return
+        if command.name == "foreach" and words:
+            self.variables[words[0]] = None
+        self.either([body, []])
 
     def branches(self, block: list[Command]) -> None:
         """An if block: take the branch that is known, or all that may be."""
@@ -239,6 +254,8 @@ class _File:
 
     def command(self, command: Command) -> None:
         self.spend(1)
+        values = tuple(self.argument(argument) for argument in command.arguments)
+        self.scan.calls.append(Call(command, values, self.path, self.tree, self.within))
         handler = getattr(self, f"do_{command.name}", None)
         if handler is not None:
             handler(command)
@@ -259,7 +276,8 @@ class _File:
         inner = dict(self.variables)
         for name, argument in zip(parameters, command.arguments, strict=False):
             inner[name] = self.argument(argument)
-        scope = _File(self.scan, self.read, self.tree, self.folder, inner, self.path, self.depth + 1)
+        within = self.within or self.scan.calls[-1]
+        scope = _File(self.scan, self.read, self.tree, self.folder, inner, self.path, self.depth + 1, within)
         with contextlib.suppress(_Left):
             scope.block(body)
         if is_macro:
@@ -305,8 +323,9 @@ class _File:
             return
         path = posixpath.normpath(target.lstrip("/") if target.startswith("/") else f"{self.folder}/{target}")
         inner = _File(
-            self.scan, self.read, self.tree, self.folder, self.variables, path.lstrip("/"), self.depth + 1
-        )
+            self.scan, self.read, self.tree, self.folder, self.variables, path.lstrip("/"), self.depth + 1,
+            self.within,
+        )  # fmt: skip
         inner.run()
         self.variables = inner.variables
 

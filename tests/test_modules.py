@@ -1,0 +1,86 @@
+"""What vLLM's modules are, derived from every source distribution from 0.11.1 to 0.33.0.
+
+The data are setup.py, tools/build_rust.py and all CMake files of each, byte for byte (62 kB packed).
+"""
+
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from build_recipes.kit.errors import BadData
+from build_recipes.sources.cmake.trees import Scan, reader
+from build_recipes.sources.lockfile import load_lock, lock_path
+from build_recipes.sources.modules import Kind, extensions, makeup
+
+PACKED = Path(__file__).parent / "data/cmake/sdists-0.11.1-0.33.0.tar.xz"
+with tarfile.open(PACKED) as _tar:
+    VERSIONS = sorted({name.split("/")[1] for name in _tar.getnames()})
+
+
+@pytest.fixture(scope="session")
+def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    into = tmp_path_factory.mktemp("sdists")
+    with tarfile.open(PACKED) as tar:
+        tar.extractall(into, filter="data")
+    return into
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_module_has_a_kind_and_each_tree_its_users(sdists: Path, version: str) -> None:
+    found = makeup(sdists / version)
+    # counted another way: every CMakeExtension of the text, less what is for other platforms only
+    text = (sdists / version / "setup.py").read_text()
+    named = set(re.findall(r'CMakeExtension\(\s*name="([\w.]+)"', text))
+    others = named - {name for name, _ in extensions(reader(sdists / version))}
+    assert {module.name for module in found.modules if module.kind is not Kind.RUST} == named - others
+    assert others <= {"vllm._rocm_C", "vllm._C", "vllm._C_AVX512", "vllm._C_AVX2"}
+    assert found.trees and all(found.users(tree.name) for tree in found.trees)
+    # every custom target that something is installed for is a module, and no module is without a place
+    cmake = "\n".join(path.read_text() for path in (sdists / version / "cmake").rglob("*.cmake"))
+    custom = set(re.findall(r"^ *add_custom_target\(\s*(\w+)", cmake, re.MULTILINE)) - {"hipify_all"}
+    custom = {name for name in custom if not name.startswith(("hipify", "$"))}
+    assert custom <= {module.target for module in found.modules}, custom
+    assert all(module.where for module in found.modules)
+
+
+@pytest.mark.parametrize("version", [one for one in VERSIONS if lock_path(f"v{one}").is_file()])
+def test_each_tree_of_cmake_is_in_the_lock(sdists: Path, version: str) -> None:
+    pins = {tree.name: tree.revision for tree in load_lock(f"v{version}").trees}
+    for tree in makeup(sdists / version).trees:
+        assert pins[tree.name] == tree.revision
+
+
+def test_kinds_where_they_are_known_by_hand(sdists: Path) -> None:
+    old, new = makeup(sdists / "0.12.0"), makeup(sdists / "0.33.0")
+    kinds = {module.target: module.kind for module in new.modules}
+    assert kinds["_moe_C_stable_libtorch"] is Kind.KERNEL
+    assert kinds["spinloop"] is kinds["fs_io_C"] is kinds["cumem_allocator"] is Kind.HOST
+    assert kinds["_vllm_fa4_cutedsl_C"] is kinds["fmha_sm100"] is kinds["triton_kernels"] is Kind.COPIED
+    assert kinds["_deep_gemm_C"] is Kind.CUSTOM
+    assert kinds["vllm-rs"] is Kind.RUST
+    assert "_moe_C" in {module.target for module in old.modules}
+    assert old.users("qutlass") == ("_C",)  # an extension of its own from 0.22 on
+    assert new.users("qutlass") == ("_qutlass_C",)
+    assert old.users("cutlass") == ("_moe_C", "_C")
+    assert new.read == {"flashmla": ("flash_mla/flash_mla_interface.py",)} and not old.read
+
+
+def test_a_module_that_cmake_does_not_know_is_refused(sdists: Path, tmp_path: Path) -> None:
+    for name in ("setup.py", "CMakeLists.txt"):
+        (tmp_path / name).write_text(
+            (sdists / "0.33.0" / name).read_text().replace("spinloop", "spin_" + name[0])
+        )
+    (tmp_path / "cmake").symlink_to(sdists / "0.33.0/cmake")
+    with pytest.raises(BadData, match=r"vllm\.spin_s, and no CMake file defines or installs spin_s"):
+        makeup(tmp_path)
+
+
+def test_foreach_over_literals_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "foreach(_PART one two)\n  install(FILES ${_PART}.py COMPONENT ${_PART})\nendforeach()\n"
+    )
+    scan = Scan()
+    scan.project(reader(tmp_path))
+    assert [call.values[-1] for call in scan.calls] == ["one", "two"]

@@ -27,7 +27,7 @@ from build_recipes.build.compiling.progress import Progress
 from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
-LAUNCHER = PACKAGE / "compiling/unit.py"
+LAUNCHER = PACKAGE / "build/compiling/unit.py"
 OF_ONE = 5.14e6
 """Bytes of warnings that g++ 12 prints for one unit."""
 

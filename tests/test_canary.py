@@ -76,13 +76,13 @@ def send(
 
 
 def test_it_lives_and_holds_code_for_the_one_architecture(tmp_path: Path, toolkit: cuda.Toolkit) -> None:
-    before = sorted(path.name for path in (paths.PACKAGE / "canary").rglob("*"))
+    before = sorted(path.name for path in (paths.PACKAGE / "canary/project").rglob("*"))
     result = send(tmp_path, toolkit.home, "11.0")
     assert (result.ok, result.loaded, result.code) == (True, True, ("sm_110",)), result
     assert result.ran or result.why in ("there is no driver", "no GPU is visible")
     assert not result.diagnosis.failed, "the log of a living canary shows no failure"
     assert result.log.read_text().count("-gencode arch=compute_110,code=sm_110") >= 1
-    assert sorted(path.name for path in (paths.PACKAGE / "canary").rglob("*")) == before
+    assert sorted(path.name for path in (paths.PACKAGE / "canary/project").rglob("*")) == before
     check(result)
 
 

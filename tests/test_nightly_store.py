@@ -214,7 +214,7 @@ def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
 FILLER = """
 import sys
 from pathlib import Path
-from build_recipes.errors import ArmoryError
+from build_recipes.kit.errors import ArmoryError
 from build_recipes.nightly import feed
 from build_recipes.nightly.store import Store
 folder = Path(sys.argv[1])

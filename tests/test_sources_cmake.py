@@ -259,3 +259,17 @@ def test_the_lock_says_what_the_real_cmake_files_say(tag: str, tmp_path: Path) -
             "qutlass": "QUTLASS_SRC_DIR",
             "vllm-flash-attn": "VLLM_FLASH_ATTN_SRC_DIR",
         }
+
+
+def test_a_condition_without_its_second_operand_is_unknown_not_a_crash() -> None:
+    _, found = scan(
+        {
+            "CMakeLists.txt": """
+            if(A STREQUAL)
+              FetchContent_Declare(thing GIT_REPOSITORY https://e.org/x.git GIT_TAG v1)
+            endif()
+            FetchContent_MakeAvailable(thing)
+            """
+        }
+    )
+    assert [entry.name for entry in found] == ["thing"]

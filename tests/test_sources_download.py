@@ -136,7 +136,7 @@ ON_A_SMALL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
 import build_recipes.sources.download as download
-from build_recipes.errors import ArmoryError
+from build_recipes.kit.errors import ArmoryError
 from build_recipes.sources.lockfile import FilePin
 disk, url, sha256, size, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 if mode == "fills up":

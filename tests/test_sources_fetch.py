@@ -232,10 +232,10 @@ needs_namespace = pytest.mark.skipif(
 OFFLINE = """
 import json, socket, sys
 from pathlib import Path
-from build_recipes.paths import Places
+from build_recipes.kit.paths import Places
 from build_recipes.sources.lockfile import load_lock
-from build_recipes.stages.fetch import fetch, other_pins
-from build_recipes.stages.mirror import unpack
+from build_recipes.sources.fetch import fetch, other_pins
+from build_recipes.sources.mirror import unpack
 folder, into, bundle = map(Path, sys.argv[1:4])
 host, port = sys.argv[4].split(":")
 try:

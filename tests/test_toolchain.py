@@ -16,8 +16,9 @@ import pytest
 from build_recipes.formats.elf import mapped
 from build_recipes.kit.errors import MissingPackages, ToolchainMismatch, UnsafeArchive, UsageError
 from build_recipes.kit.host import Host
+from build_recipes.kit.once import filled
 from build_recipes.toolchain import ccache, cross, cuda, distro
-from build_recipes.toolchain.unpack import filled_once, unpack_wheel
+from build_recipes.toolchain.unpack import unpack_wheel
 
 CROSS = "aarch64-linux-gnu-gcc"
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="cross-compiling starts on x86_64")
@@ -42,7 +43,7 @@ def test_a_folder_that_exists_is_whole(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        filled_once(tmp_path / "kit", fails)
+        filled(tmp_path / "kit", fails)
     assert list(tmp_path.iterdir()) == []
     calls = []
 
@@ -51,8 +52,32 @@ def test_a_folder_that_exists_is_whole(tmp_path: Path) -> None:
         (into / "whole").write_text("x")
 
     for _ in range(2):
-        assert (filled_once(tmp_path / "kit", works) / "whole").exists()
+        assert (filled(tmp_path / "kit", works) / "whole").exists()
     assert len(calls) == 1
+
+
+def test_two_processes_that_need_a_folder_make_it_once_and_sweep_what_a_killed_one_left(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / ".kit.~abc"
+    left.mkdir()
+    (left / "gigabytes").write_text("x")
+    other = tmp_path / ".kit.2.~abc"  # of another folder, kit.2
+    other.mkdir()
+    script = (
+        "import sys, time; from pathlib import Path; from build_recipes.kit.once import filled\n"
+        "def fill(into):\n"
+        "    with open(sys.argv[1] + '/calls', 'a') as calls: calls.write('x')\n"
+        "    time.sleep(0.5); (into / 'whole').write_text('x')\n"
+        "print((filled(Path(sys.argv[1]) / 'kit', fill) / 'whole').read_text())\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [child.communicate()[0] for child in both] == ["x\n", "x\n"]
+    assert (tmp_path / "calls").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kit.2.~abc", "calls", "kit"]
 
 
 def test_the_driver_stub_exports_what_cuda_h_declares(tmp_path: Path) -> None:

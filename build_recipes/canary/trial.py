@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from build_recipes.diagnosis.diagnose import Diagnosis, diagnose_file
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import mapped
 from build_recipes.kit import process
+from build_recipes.kit.once import remove_tree
 
 PROJECT = Path(__file__).resolve().with_name("project")
 SECONDS = 600.0
@@ -182,7 +182,7 @@ def _build(cage: _Cage) -> str:
         *cage.cmake_args,
     ]
     build = cage.work / "build"
-    shutil.rmtree(build, ignore_errors=True)  # nothing of an earlier toolchain may stand in for this one
+    remove_tree(build)  # nothing of an earlier toolchain may stand in for this one
     job = {
         "wheel": str(cage.work / "wheel"),
         "settings": {"build-dir": str(build), "cmake.args": arguments, "build.verbose": "true"},

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-from build_recipes.kit import paths
+from build_recipes.kit import paths, process
 from build_recipes.kit.console import say
 from build_recipes.kit.host import Host
 from build_recipes.toolchain import distro
@@ -34,4 +33,4 @@ def everything(*, install: bool) -> int:
 def _run(program: str, *words: str) -> int:
     """Run a tool of this environment, its output going straight to the terminal."""
     command = [str(Path(sys.executable).with_name(program)), *words]
-    return subprocess.run(command, cwd=paths.PROJECT, check=False).returncode
+    return process.passed_through(command, cwd=paths.PROJECT)

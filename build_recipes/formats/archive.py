@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import gzip
 import os
 import shutil
 import tarfile
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from build_recipes.kit.errors import UnsafeArchive
+from build_recipes.kit.once import replaced
 
 _ADVICE = "do not use this archive; remove it from the cache and run again"
 
@@ -56,24 +54,22 @@ def unpack_sdist(archive: Path, into: Path) -> Path:
     :raises UnsafeArchive: a member would leave the folder, is a link that does, or is no file, folder or
         link; the archive is damaged, or has more than one top folder. Nothing is left behind.
     """
-    into.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-    try:
+
+    def fill(beside: Path) -> Path:
         with tarfile.open(archive) as tar:
             for member in tar:
                 _unpack_member(tar, member, beside, archive.name)
         tops = [entry for entry in beside.iterdir() if entry.is_dir() and not entry.is_symlink()]
         if len(tops) != 1:
             raise UnsafeArchive(f"{archive.name} has {len(tops)} top folders, not one", _ADVICE)
-        tops[0].chmod(0o755)
-        replace_tree(tops[0], into)
+        return tops[0]
+
+    try:
+        return replaced(into, fill)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UnsafeArchive(f"{archive} is damaged: {error}", _ADVICE) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return into
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, archive: str) -> None:
@@ -113,33 +109,3 @@ def _refuse_link_above(target: Path, root: Path, name: str, archive: str) -> Non
     for parent in target.relative_to(root).parents:
         if (root / parent).is_symlink():
             raise UnsafeArchive(f"{archive}: '{name}' would be written through a link", _ADVICE)
-
-
-def replace_tree(new: Path, into: Path) -> None:
-    """Put the folder ``new`` in the place of ``into``; an older one is moved aside first, then removed.
-
-    A file whose content did not change keeps its old time and any other gets the present one, so that a
-    build tree compiles again what changed, and nothing else.
-    """
-    if not into.exists() and not into.is_symlink():
-        new.replace(into)
-        return
-    keep_times(new, into)
-    old = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}.old."))
-    into.replace(old / "tree")
-    new.replace(into)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def keep_times(new: Path, old: Path) -> None:
-    """Set the time of each file of ``new``: that of ``old`` where the content is the same, else now."""
-    now = time.time_ns()
-    for folder, _, files in os.walk(new):
-        for name in files:
-            file = Path(folder) / name
-            if file.is_symlink():
-                continue
-            before = old / file.relative_to(new)
-            same = before.is_file() and not before.is_symlink() and filecmp.cmp(file, before, shallow=False)
-            stamp = before.stat().st_mtime_ns if same else now
-            os.utime(file, ns=(stamp, stamp))

@@ -8,6 +8,7 @@ of these. Codes are stable: scripts may test them. 1 is left for bugs, 2 for usa
 from __future__ import annotations
 
 import errno
+import shlex
 from typing import ClassVar
 
 
@@ -201,6 +202,23 @@ class GlibcTooNew(ArmoryError):
     """A wheel built on this machine would need a newer glibc than the device's system has."""
 
     exit_code = 48
+
+
+class ToolFailed(ArmoryError):
+    """A program that was asked something failed, or is not there."""
+
+    exit_code = 49
+    command: tuple[str, ...]
+    code: int | None
+    """Its exit status, negative for a signal; None where it could not be started."""
+    words: str
+    """What it said on stderr, or why it could not be started."""
+
+    def __init__(self, command: tuple[str, ...], code: int | None, words: str) -> None:
+        self.command, self.code, self.words = command, code, words.strip()
+        ended = f"ended with {code}" if code is not None else "does not start"
+        last = "".join(f"\n    {line}" for line in self.words.splitlines()[-8:])
+        super().__init__(f"{command[0]} {ended}{last}", f"run it by hand: {shlex.join(command)}")
 
 
 # -- compile -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The only place that starts processes.
+"""The only place that starts processes (ruff holds that: banned-api in pyproject.toml).
 
 Commands are argument lists, never shell strings. Output is read line by line into a log file and a ring of
 last lines, so memory stays flat however much a compiler says. A child runs in a session of its own and is
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from build_recipes.kit.errors import ToolFailed
 
 LineReader = Callable[[str], None]
 
@@ -84,17 +86,71 @@ def capture(
 ) -> str:
     """Standard output of a short command, stripped.
 
-    :raises subprocess.CalledProcessError: it failed.
+    :raises ToolFailed: it failed, or cannot be started.
     """
-    return subprocess.run(  # the one gate for processes
-        [str(word) for word in argv],
-        cwd=cwd,
-        env=dict(env) if env is not None else None,
-        check=True,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    command = tuple(str(word) for word in argv)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise ToolFailed(command, None, error.strerror or str(error)) from None
+    if done.returncode:
+        raise ToolFailed(command, done.returncode, done.stderr)
+    return done.stdout.strip()
+
+
+def succeeds(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> bool:
+    """Whether a short command ends well; its words are dropped.
+
+    :raises ToolFailed: it cannot be started at all.
+    """
+    try:
+        capture(argv, cwd=cwd, env=env)
+    except ToolFailed as error:
+        if error.code is None:
+            raise
+        return False
+    return True
+
+
+def passed_through(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
+    """Run a command on this terminal, its output untouched. Returns its exit status."""
+    command = [str(word) for word in argv]
+    return subprocess.run(
+        command, cwd=cwd, env=dict(env) if env is not None else None, check=False
+    ).returncode
+
+
+LEAKS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT")
+"""Variables that would point a child at another Python's packages."""
+COMPILER_LEAKS = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
+"""Variables that would change what a compiler makes without anybody's knowing."""
+
+
+def child_environment(*without: str, prefixes: tuple[str, ...] = (), **more: str) -> dict[str, str]:
+    """This process's environment for a child, less `LEAKS`.
+
+    :param without: further variables to leave out.
+    :param prefixes: leave out every variable that begins with one of these.
+    :param more: variables to set.
+    """
+    dropped = {*LEAKS, *without}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in dropped and not (prefixes and key.startswith(prefixes))
+    }
+    return {**kept, **more}
 
 
 @contextlib.contextmanager
@@ -136,12 +192,18 @@ def end_group(child: subprocess.Popen[bytes], grace: float = 3.0) -> None:
             os.killpg(child.pid, number)
         except ProcessLookupError:
             break
-        try:
-            child.wait(grace)
-        except subprocess.TimeoutExpired:
-            continue
-        break
+        if ended_within(child, grace):
+            break
     child.wait()
+
+
+def ended_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for a child; whether it ended in time."""
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 @contextlib.contextmanager

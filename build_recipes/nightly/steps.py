@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 import sys
 import time
@@ -86,8 +85,7 @@ def run(
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment for a step: plain output, no inherited virtual environment."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "FORCE_COLOR")}
-    return {**kept, "NO_COLOR": "1", "COLUMNS": "120", **more}
+    return {**process.child_environment("FORCE_COLOR", NO_COLOR="1", COLUMNS="120"), **more}
 
 
 def _state(code: int) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from build_recipes.kit import process
-from build_recipes.kit.errors import BadData, MissingPackages
+from build_recipes.kit.errors import BadData, MissingPackages, ToolFailed
+from build_recipes.kit.once import remove_tree
 
 Outcome = Literal["applies", "3-way", "already", "conflict"]
 Files = Mapping[str, bytes]
@@ -91,16 +91,15 @@ class Scratch:
                     (self.folder / name).write_bytes(content)
             return merged
         finally:
-            shutil.rmtree(self.folder / ".git")
+            remove_tree(self.folder / ".git")
 
     def _git(self, *words: str | Path) -> str | None:
         """Run git here; None where it succeeds, else what it said."""
         try:
             process.capture(["git", *words], cwd=self.folder, env=self._environment)
-        except subprocess.CalledProcessError as error:
-            return str(error.stderr)
-        except FileNotFoundError:
-            raise MissingPackages("git is not installed", "install it: apt-get install git") from None
+        except ToolFailed as error:
+            _need_git(error)
+            return error.words
         return None
 
 
@@ -118,13 +117,18 @@ def touched(patch: Path) -> tuple[str, ...]:
     """
     try:
         listing = process.capture(["git", "apply", "--numstat", patch])
-    except subprocess.CalledProcessError as error:
+    except ToolFailed as error:
+        _need_git(error)
         raise BadData(
-            f"{patch} is no whole patch: {error.stderr.strip()}", "restore it: git checkout -- patches/"
+            f"{patch} is no whole patch: {error.words}", "restore it: git checkout -- patches/"
         ) from None
-    except FileNotFoundError:
-        raise MissingPackages("git is not installed", "install it: apt-get install git") from None
     return tuple(line.split("\t", 2)[2] for line in listing.splitlines())
+
+
+def _need_git(error: ToolFailed) -> None:
+    """:raises MissingPackages: git could not even be started."""
+    if error.code is None:
+        raise MissingPackages("git is not installed", "install it: apt-get install git") from None
 
 
 def _explain(said: str, patch: Path, folder: Path) -> str:

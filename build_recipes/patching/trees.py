@@ -9,18 +9,17 @@ import functools
 import gzip
 import hashlib
 import re
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes.formats.archive import gzip_file, replace_tree, safe_member
+from build_recipes.formats.archive import gzip_file, safe_member
 from build_recipes.kit import paths
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import ArmoryError, UnknownTag, UnsafeArchive
+from build_recipes.kit.once import filled
 from build_recipes.kit.paths import Places
 from build_recipes.patching.series import REPAIR, Variant, parse_version
 from build_recipes.sources.cmake.trees import Declaration, Scan
@@ -117,9 +116,8 @@ def vllm_tree(version: str, places: Places, *, offline: bool = False) -> Path:
         return into
     entry = pin(version)
     archive = fetch_files([entry], places.downloads, offline=offline)[entry.filename]
-    into.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-    try:
+
+    def fill(beside: Path) -> None:
         with gzip_file(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 path = Path(*safe_member(member.name, archive.name).parts[1:])
@@ -129,12 +127,11 @@ def vllm_tree(version: str, places: Places, *, offline: bool = False) -> Path:
                 assert source is not None
                 (beside / path).parent.mkdir(parents=True, exist_ok=True)
                 (beside / path).write_bytes(source.read())
-        replace_tree(beside, into)
+
+    try:
+        return filled(into, fill)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise UnsafeArchive(f"{archive} is damaged: {error}", f"remove {archive} and run again") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return into
 
 
 def declarations(tree: Path) -> dict[str, Declaration]:
@@ -158,9 +155,8 @@ def external_tree(entry: Declaration, library: Library, places: Places, *, fetch
     into = places.cache / "patching" / f"{entry.name.lower()}-{entry.revision[:16]}"
     if into.is_dir():
         return into
-    into.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-    try:
+
+    def fill(beside: Path) -> None:
         for name in repository.git("ls-tree", "-r", "-z", "--name-only", entry.revision).split("\0"):
             if not name:
                 continue
@@ -168,10 +164,8 @@ def external_tree(entry: Declaration, library: Library, places: Places, *, fetch
             path.parent.mkdir(parents=True, exist_ok=True)
             text = repository.read(entry.revision, name) if TREE_FILES.fullmatch(name) else ""
             path.write_text(text or "", encoding="utf-8")
-        replace_tree(beside, into)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return into
+
+    return filled(into, fill)
 
 
 def _repository(entry: Declaration, library: Library, fetching: bool) -> Repository | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.build.stages import record
 from build_recipes.kit import process
-from build_recipes.kit.errors import CouldNotCheck, UsageError
+from build_recipes.kit.errors import CouldNotCheck, ToolFailed, UsageError
+from build_recipes.kit.once import remove_tree
 
 _ASK = (
     "import importlib.util as u, sysconfig, sys; s = u.find_spec('torch'); "
@@ -45,9 +45,9 @@ def base(python: str) -> Base:
     program = python or shutil.which("python3", path=path) or "python3"
     try:
         site, torch, _ = f"{process.capture([program, '-c', _ASK])}\n\n".split("\n")[:3]
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (ValueError, ToolFailed) as error:
         raise UsageError(
-            f"{program} does not run: {error}", "name a Python: --python /path/to/python3"
+            f"{program} does not run: {error.args[0]}", "name a Python: --python /path/to/python3"
         ) from None
     if not torch:
         raise CouldNotCheck(
@@ -69,7 +69,7 @@ def make(under: Base, wheel: Path, extra: list[Path], folder: Path, digest: str)
     seal = {"wheel": digest, "extra": sorted(path.name for path in extra), "under": str(under.site)}
 
     def work() -> dict[str, str]:
-        shutil.rmtree(folder / "env", ignore_errors=True)
+        remove_tree(folder / "env")
         python = folder / "env/bin/python"
         _uv(
             ["venv", "--quiet", "--no-project", "--offline", "--python", under.python, folder / "env"], folder
@@ -95,7 +95,7 @@ def make(under: Base, wheel: Path, extra: list[Path], folder: Path, digest: str)
 def _uv(words: list[str | Path], folder: Path) -> None:
     from uv import find_uv_bin
 
-    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(folder / "uv-cache")}
+    environment = process.child_environment(UV_NO_CONFIG="1", UV_CACHE_DIR=str(folder / "uv-cache"))
     environment.pop("VIRTUAL_ENV", None)
     done = process.run([find_uv_bin(), *words], env=environment)
     if not done.ok:

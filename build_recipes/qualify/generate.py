@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from build_recipes.facts.device import Device
 from build_recipes.kit.console import say
+from build_recipes.kit.once import remove_tree
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
 from build_recipes.qualify.trial import Trial, failed, run_script
 
@@ -44,7 +44,7 @@ def generate(trial: Trial, limit: float) -> Tier:
     share, cache = settings["utilization"], settings["kv_bytes"] >> 20
     say(f"  memory: {share:.2f} of the GPU's, {cache} MiB of KV cache; {settings['why']}")
     model = trial.folder / "model"
-    shutil.rmtree(model, ignore_errors=True)
+    remove_tree(model)
     made = run_script(trial, "make_model", {"folder": str(model)}, 120)
     if not all(check["ok"] for check in made["checks"]) or "prompts" not in made:
         return failed(4, "generate", f"the model could not be made: {judge(made['checks'])[1]}", started)

@@ -58,11 +58,8 @@ def run_script(
     findings, log = trial.folder / f"{stem}.json", trial.folder / f"{stem}.log"
     findings.unlink(missing_ok=True)
     log.unlink(missing_ok=True)
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")
-    }
-    environment |= {
-        "PATH": f"{trial.python.parent}{os.pathsep}{environment.get('PATH', '')}",
+    environment = process.child_environment() | {
+        "PATH": f"{trial.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONUNBUFFERED": "1",

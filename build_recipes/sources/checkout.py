@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 from build_recipes.facts import versions
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import UsageError
+from build_recipes.kit.once import replaced
 from build_recipes.kit.paths import Places
 from build_recipes.sources.library import Library
 from build_recipes.sources.mirrors import configured_mirrors
@@ -40,11 +39,11 @@ def checkout(ref: str, to: str, places: Places, *, offline: bool = False) -> dic
         return {"ref": ref, "commit": commit, "folder": str(into)}
     named = "" if re.fullmatch(r"[0-9a-f]{40}", ref) else ref
     repository = library.with_commit(url, commit, named)
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=".tree.") as scratch:
-        fresh = Path(scratch) / "vllm"
-        export_tree([("", repository, commit, "")], fresh)
-        write_atomic(fresh / SEAL, commit + "\n")
-        shutil.rmtree(into, ignore_errors=True)
-        fresh.replace(into)
+
+    def fill(beside: Path) -> Path:
+        export_tree([("", repository, commit, "")], beside / "vllm")
+        write_atomic(beside / "vllm" / SEAL, commit + "\n")
+        return beside / "vllm"
+
+    replaced(into, fill)
     return {"ref": ref, "commit": commit, "folder": str(into)}

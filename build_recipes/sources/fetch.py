@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from build_recipes.formats.archive import replace_tree, unpack_sdist
+from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console, process
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
@@ -27,6 +26,7 @@ from build_recipes.kit.errors import (
     SourceIncomplete,
     UsageError,
 )
+from build_recipes.kit.once import replaced
 from build_recipes.kit.paths import Places
 from build_recipes.sources.cmake.trees import Scan, reader
 from build_recipes.sources.download import fetch_files
@@ -143,18 +143,17 @@ def _copy(source: Path, into: Path) -> Path:
         stat = (source / name).lstat()
         seal.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_mode}\n".encode())
 
-    def make() -> None:
-        beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-        try:
-            for name in files:
-                (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source / name, beside / name, follow_symlinks=False)
-            beside.chmod(0o755)
-            replace_tree(beside, into)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    def fill(beside: Path) -> None:
+        for name in files:
+            (beside / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, beside / name, follow_symlinks=False)
 
-    return _once(into, f"folder {source.resolve()} {seal.hexdigest()}", make, f"vLLM from {source}")
+    return _once(
+        into,
+        f"folder {source.resolve()} {seal.hexdigest()}",
+        lambda: replaced(into, fill),
+        f"vLLM from {source}",
+    )
 
 
 def other_pins(lock: Lock, tree: Path) -> list[str]:
@@ -240,17 +239,15 @@ def _wheel_tree(tree: TreePin, places: Places, offline: bool, into: Path) -> Pat
     assert source is not None
     seal = f"wheel {hashlib.sha256(msgspec.json.encode(source)).hexdigest()}"
 
-    def make() -> None:
-        files = member_files(source, places.downloads, offline=offline)
-        beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-        try:
-            for name, path in files.items():
-                target = beside / tree.subdir / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-            beside.chmod(0o755)
-            replace_tree(beside, into)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    def fill(beside: Path) -> None:
+        for name, path in member_files(source, places.downloads, offline=offline).items():
+            target = beside / tree.subdir / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
-    return _once(into, seal, make, f"{tree.name}: {len(source.members)} files of {source.wheel.filename}")
+    return _once(
+        into,
+        seal,
+        lambda: replaced(into, fill),
+        f"{tree.name}: {len(source.members)} files of {source.wheel.filename}",
+    )

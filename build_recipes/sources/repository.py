@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import git
 
-from build_recipes.formats.archive import replace_tree
 from build_recipes.kit import console
 from build_recipes.kit.errors import RevisionMissing, SourceIncomplete
+from build_recipes.kit.once import replaced
 from build_recipes.sources.mirrors import key
 
 ENVIRONMENT = {
@@ -200,14 +199,11 @@ def export_tree(parts: list[tuple[str, Repository, str, str]], into: Path) -> No
 
     :param parts: (folder below ``into``, repository, commit, only this folder of it); the root comes first.
     """
-    into.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=into.parent, prefix=f".{into.name}."))
-    try:
-        beside.chmod(0o755)
+
+    def fill(beside: Path) -> None:
         for folder, repository, commit, subdir in parts:
             if lost := repository.export(commit, beside / folder, subdir):
                 more = f" and {len(lost) - 1} more pictures" if lost[1:] else ""
                 console.warn(f"{repository.git_dir} lacks {lost[0]}{more}; no build reads them")
-        replace_tree(beside, into)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+
+    replaced(into, fill)

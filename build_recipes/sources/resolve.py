@@ -6,7 +6,6 @@ that a wheel chosen by its tags alone is always right for the Python at hand.
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from build_recipes.kit import process
 from build_recipes.kit.data import parse_toml
-from build_recipes.kit.errors import BadData, NetworkError
+from build_recipes.kit.errors import BadData, NetworkError, ToolFailed
 from build_recipes.sources.lockfile import FilePin, tags_for
 from build_recipes.sources.registry import PYPI, content_length
 
@@ -88,8 +87,8 @@ def compile_requirements(
             command += ["--index", index]
         try:
             process.capture(command, cwd=here)
-        except subprocess.CalledProcessError as error:
-            words = " ".join(str(error.stderr).split())
+        except ToolFailed as error:
+            words = " ".join(error.words.split())
             if "dns error" in words:
                 words = f"a host name of {index} cannot be resolved"
             raise NetworkError(

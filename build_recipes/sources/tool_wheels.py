@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from build_recipes.kit import paths, process
 from build_recipes.kit.data import parse_toml
-from build_recipes.kit.errors import BadData
+from build_recipes.kit.errors import BadData, ToolFailed
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import FilePin, best_wheels, tags_for
 from build_recipes.sources.registry import content_length
@@ -62,8 +61,8 @@ def exported(python: tuple[int, int], machine: str) -> list[tuple[str, str]]:
     words = ["export", "--frozen", "--offline", "--quiet", "--no-dev", "--no-emit-project", "--no-hashes"]
     try:
         text = process.capture([uv(), *words, "--no-annotate", "--no-header", "--project", paths.PROJECT])
-    except subprocess.CalledProcessError as error:
-        raise BadData(f"uv cannot read uv.lock: {str(error.stderr).strip()}", "run uv lock again") from None
+    except ToolFailed as error:
+        raise BadData(f"uv cannot read uv.lock: {error.words}", "run uv lock again") from None
     here = {
         "python_version": "{}.{}".format(*python),
         "python_full_version": "{}.{}.99".format(*python),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import MissingPackages
+from build_recipes.kit.once import filled
 from build_recipes.toolchain.cuda import Toolkit
-from build_recipes.toolchain.unpack import filled_once
 
 STANDIN = '''"""Answers what vLLM's build asks of torch, from the torch of the target machine.
 
@@ -100,7 +100,7 @@ def python_headers(cache: Path, include: Path, machine: str) -> Path:
         )
         config.write_text(text)
 
-    return filled_once(cache / f"{version}-headers-{machine}", fill)
+    return filled(cache / f"{version}-headers-{machine}", fill)
 
 
 def toolchain_file(path: Path, toolkit: Toolkit, machine: str, headers: Path) -> Path:

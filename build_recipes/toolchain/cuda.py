@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,9 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from build_recipes.kit import process
-from build_recipes.kit.errors import ToolchainMismatch
-from build_recipes.toolchain.unpack import digest_of, filled_once, unpack_wheel
+from build_recipes.kit.errors import ToolchainMismatch, ToolFailed
+from build_recipes.kit.once import filled, remove_tree
+from build_recipes.toolchain.unpack import digest_of, unpack_wheel
 
 TARGET_DIRECTORY = {"aarch64": "sbsa-linux", "x86_64": "x86_64-linux"}
 """nvcc's name for a CPU, as used below ``targets/``."""
@@ -64,9 +64,9 @@ def nvcc_version(nvcc: Path) -> str:
     """
     try:
         text = process.capture([nvcc, "--version"])
-    except (OSError, subprocess.CalledProcessError) as error:
+    except ToolFailed as error:
         raise ToolchainMismatch(
-            f"{nvcc} does not run: {error}", "set CUDA_HOME to a CUDA toolkit, or unset it"
+            f"{nvcc} does not run: {error.words}", "set CUDA_HOME to a CUDA toolkit, or unset it"
         ) from None
     found = re.search(r"\bV(\d+\.\d+\.\d+)", text)
     if not found:
@@ -130,7 +130,7 @@ def assemble(
         _gather(libraries, other, keep=("include/", "lib/"))
         _complete(other, f"{target}-linux-gnu-g++")
 
-    home = filled_once(folder, fill)
+    home = filled(folder, fill)
     return Toolkit(home, nvcc_version(home / "bin/nvcc"), "wheels", TARGET_DIRECTORY[target] if cross else "")
 
 
@@ -153,7 +153,7 @@ def complete(home: Path, wheels: Path, into: Path) -> Toolkit:
     :param wheels: ``site-packages/nvidia/cu13``.
     :param into: folder that is made anew.
     """
-    shutil.rmtree(into, ignore_errors=True)
+    remove_tree(into)
     for name, of_home in (("bin", "bin"), ("nvvm", "nvvm"), ("include", "include"), ("lib", "lib64")):
         shutil.copytree(home / of_home, into / name, copy_function=_link)
     for name in ("include", "lib"):
@@ -199,7 +199,7 @@ def _gather(wheels: Sequence[Path], into: Path, keep: tuple[str, ...] = ("",)) -
             target = into / source.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch)
     for program in [*(into / "bin").glob("*"), *(into / "nvvm/bin").glob("*")]:
         if program.is_file():
             program.chmod(0o755)
@@ -230,7 +230,6 @@ def _driver_stub(header: Path, folder: Path, compiler: str) -> None:
             compiler.replace("g++", "gcc"),
             *("-shared", "-fPIC", "-nostdlib", "-w", "-Wl,-soname,libcuda.so.1"),
             *("-o", folder / "libcuda.so", source),
-        ],
-        env=os.environ,
+        ]
     )
     source.unlink()

@@ -77,7 +77,7 @@ def ensure(host: Host, *, cross: bool, install: bool, tests: bool = False) -> No
         raise MissingPackages(f"this machine lacks {listed}", f"{typed}{also}")
     for row in rows:
         say(f"installing {row.debian}: {row.why}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    environment = process.child_environment(DEBIAN_FRONTEND="noninteractive")
     if command[0] == "apt-get":
         process.run([*rights, "apt-get", "update", "-q"], env=environment)
     done = process.run([*rights, *command], env=environment)

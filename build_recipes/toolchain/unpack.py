@@ -1,13 +1,11 @@
 """Unpacking many wheels into one folder, once.
 
-The folder is named after the hashes of what is in it, is filled beside its final place and renamed, so a
-folder that exists is whole; a second build of the same lock finds it there.
+The folder is named after the hashes of what is in it (see `kit.once`): a second build of the same lock finds it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,23 +19,6 @@ Select = Callable[[str], bool]
 def digest_of(names: Sequence[str]) -> str:
     """Twelve hex digits that name a set of inputs, in any order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
-
-
-def filled_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """``folder``, made by ``fill`` if it is not there yet: beside, then renamed."""
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        fill(beside)
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    return folder
 
 
 def unpack_wheel(wheel: Path, into: Path, select: Select = lambda name: True) -> None:

@@ -6,10 +6,8 @@ notes the units that are done, and then ends because its launchers do.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import selectors
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,8 +90,7 @@ def drive(
                         break
             finally:
                 broker.close()  # launchers end their compilers, so ninja ends by itself and keeps its records
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(5)
+                process.ended_within(child, 5)
             code = child.returncode
     finally:
         selector.close()

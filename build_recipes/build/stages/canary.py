@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
-from build_recipes.build.stages.compile import clean_environment
 from build_recipes.build.stages.provision import Provisioned, provision
 from build_recipes.canary.trial import CanaryResult, run_canary
 from build_recipes.facts import device as device_table
 from build_recipes.kit import process
-from build_recipes.kit.errors import CanaryFailed, UsageError
+from build_recipes.kit.errors import CanaryFailed, ToolFailed, UsageError
 from build_recipes.kit.paths import Places
 
 
 def canary_of_plan(plan: Plan, made: Provisioned) -> CanaryResult:
     """Try the build environment of a plan, with torch, exactly as the build will use it."""
-    environment = {**clean_environment(), **plan.environment(made.cuda_home, made.python, {})}
+    environment = {
+        **process.child_environment(*process.COMPILER_LEAKS),
+        **plan.environment(made.cuda_home, made.python, {}),
+    }
     return run_canary(
         environment,
         python=made.python,
@@ -38,17 +39,13 @@ def canary_here(python: Path, arch: str, work: Path) -> CanaryResult:
 
     :raises CanaryFailed: there is no such Python.
     """
-    environment = {**clean_environment(), "TORCH_CUDA_ARCH_LIST": arch}
+    environment = process.child_environment(*process.COMPILER_LEAKS, TORCH_CUDA_ARCH_LIST=arch)
     try:
-        process.capture([python, "-c", "import torch"], env=environment)
-    except OSError as error:
+        torch = process.succeeds([python, "-c", "import torch"], env=environment)
+    except ToolFailed as error:
         raise CanaryFailed(
-            f"{python} does not run: {error.strerror}", "invoke canary --python $(which python3)"
+            f"{python} does not run: {error.words}", "invoke canary --python $(which python3)"
         ) from None
-    except subprocess.CalledProcessError:
-        torch = False
-    else:
-        torch = True
     return run_canary(
         environment, python=python, cmake_args=[], work=work, arch=arch, toolchain_file=None, torch=torch
     )

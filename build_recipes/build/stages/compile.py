@@ -71,19 +71,9 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
     }
     own = plan.environment(made.cuda_home, made.python, variables)
     return {
-        **clean_environment(),
+        **process.child_environment(*process.COMPILER_LEAKS),
         **own,
         **ccache.environment(plan.places.cache, plan.tree, plan.request.cache),
-    }
-
-
-def clean_environment() -> dict[str, str]:
-    """This process's environment, less what would leak into a build."""
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if key
-        not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from build_recipes.build.plan import Plan
 from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
-from build_recipes.kit.errors import CpuTorch, TorchCudaMismatch, UsageError
+from build_recipes.kit.errors import CpuTorch, ToolFailed, TorchCudaMismatch, UsageError
 from build_recipes.toolchain import cuda
 
 
@@ -82,9 +81,9 @@ def existing_torch(plan: Plan) -> Path:
     )
     try:
         major, minor, origin = f"{process.capture([finder, '-c', code])}\n".split("\n")[:3]
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+    except (ValueError, ToolFailed) as error:
         raise UsageError(
-            f"--torch {plan.request.torch}: {finder} does not run: {error}", "name a Python"
+            f"--torch {plan.request.torch}: {finder} does not run: {error.args[0]}", "name a Python"
         ) from None
     if not origin:
         raise CpuTorch(

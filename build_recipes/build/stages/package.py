@@ -20,6 +20,7 @@ from build_recipes.formats.wheel import Wheel, required_glibc
 from build_recipes.kit import process
 from build_recipes.kit.console import size
 from build_recipes.kit.errors import PackageFailed
+from build_recipes.kit.once import remove_tree
 from build_recipes.sources.fetch import Fetched
 from build_recipes.wheelhouse import provenance
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
@@ -50,7 +51,7 @@ def package(
     """
     started = time.monotonic()
     work = plan.tree / "package"
-    shutil.rmtree(work, ignore_errors=True)
+    remove_tree(work)
     source = work / "source"
     shutil.copytree(
         fetched.vllm, source, symlinks=True
@@ -83,7 +84,7 @@ def package(
         ),
         epoch=plan.epoch,
     )
-    shutil.rmtree(work, ignore_errors=True)
+    remove_tree(work)
     return Packaged(wheel, plan.wheel_version, tag, glibc, inputs, round(time.monotonic() - started, 2))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ from build_recipes.build.stages import record
 from build_recipes.build.stages.given import check_torch, existing_torch, path_without_tool
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
-from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, UsageError
+from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, ToolFailed, UsageError
+from build_recipes.kit.once import filled, remove_tree
 from build_recipes.sources.download import cached, fetch_files
 from build_recipes.sources.lockfile import FilePin, pick_wheels
 from build_recipes.sources.tool_wheels import REPLACEABLE
 from build_recipes.toolchain import cross, cuda
-from build_recipes.toolchain.unpack import digest_of, filled_once, unpack_wheel
+from build_recipes.toolchain.unpack import digest_of, unpack_wheel
 
 CMAKE_NEEDED = Version("3.26.1")
 """vLLM's pyproject.toml (0.10.2 to 0.33.0) asks for ``cmake>=3.26.1``."""
@@ -121,7 +121,7 @@ def _environment(plan: Plan) -> Path:
     )
     own = _own_programs(plan, pins) if plan.request.offline else {}
     files = _fetch(plan, [pin for pin in pins if pin.project not in own])
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     _uv(plan, ["venv", "--quiet", "--no-project", "--offline", "--python", sys.executable, folder])
     _uv(
         plan,
@@ -161,7 +161,9 @@ def _own_programs(plan: Plan, pins: list[FilePin]) -> dict[str, Path]:
 def _uv(plan: Plan, words: list[str | Path]) -> None:
     from uv import find_uv_bin
 
-    environment = {**os.environ, "UV_CACHE_DIR": str(plan.places.cache / "uv-cache"), "UV_NO_CONFIG": "1"}
+    environment = process.child_environment(
+        UV_CACHE_DIR=str(plan.places.cache / "uv-cache"), UV_NO_CONFIG="1"
+    )
     environment.pop("VIRTUAL_ENV", None)
     done = process.run([find_uv_bin(), *words], env=environment)
     if not done.ok:
@@ -245,7 +247,7 @@ def _target_torch(plan: Plan) -> Path:
         for wheel in files:
             unpack_wheel(wheel, into)
 
-    folder = filled_once(plan.places.toolkits / f"torch-{digest_of([file.name for file in files])}", fill)
+    folder = filled(plan.places.toolkits / f"torch-{digest_of([file.name for file in files])}", fill)
     return _into_tree(folder, plan.tree / "target") / "torch"
 
 
@@ -283,9 +285,11 @@ def _ask_torch(python: Path, toolkit: cuda.Toolkit) -> tuple[str, str]:
     """``torch.__version__`` and ``torch.version.cuda`` as the build will see them."""
     code = "import torch; print(torch.__version__); print(torch.version.cuda)"
     try:
-        text = process.capture([python, "-c", code], env={**os.environ, "CUDA_HOME": str(toolkit.home)})
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:]
+        text = process.capture(
+            [python, "-c", code], env=process.child_environment(CUDA_HOME=str(toolkit.home))
+        )
+    except ToolFailed as error:
+        last = error.words.splitlines()[-1:]
         raise CpuTorch(
             f"torch does not import in the build environment: {' '.join(last)}", "./inv doctor"
         ) from None
@@ -300,10 +304,10 @@ def _into_tree(source: Path, target: Path) -> Path:
     compiler cache hits.
     """
     if target.exists():
-        shutil.rmtree(target)
+        remove_tree(target)
     try:
         shutil.copytree(source, target, symlinks=True, copy_function=os.link)
     except (OSError, shutil.Error):
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
         shutil.copytree(source, target, symlinks=True)
     return target

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import subprocess
 from pathlib import Path
 
 from build_recipes.build.compiling.graph import read_graph
 from build_recipes.build.plan import Plan
-from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages import record
+from build_recipes.kit import process
 from build_recipes.kit.console import say
 from build_recipes.kit.errors import ConfigureFailed, UsageError
 
@@ -34,10 +33,10 @@ def repro(plan: Plan, unit: str) -> int:
     plain = words[next(index for index, word in enumerate(words) if Path(word).name in COMPILERS) :]
     say(shlex.join(plain))
     environment = {
-        **compiling.clean_environment(),
+        **process.child_environment(*process.COMPILER_LEAKS),
         **plan.environment(Path(made.outputs["cuda_home"]), ninja.parent / "python", {}),
     }
-    return subprocess.run(plain, cwd=folder, env=environment, check=False).returncode
+    return process.passed_through(plain, cwd=folder, env=environment)
 
 
 COMPILERS = ("nvcc", "g++", "gcc", "c++", "cc", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc")

@@ -99,7 +99,7 @@ def taken(
     """What the dispatcher calls, for each set of definitions.
 
     :param definitions: by any name the names that the GPU flags define, as `cmake.Evaluation` has them.
-    :raises subprocess.CalledProcessError: the dispatcher does not compile.
+    :raises ToolFailed: the dispatcher does not compile.
     """
     entry = next(iter(sorted((tree / "csrc").rglob(ENTRY))))
     text = entry.read_text(encoding="utf-8")

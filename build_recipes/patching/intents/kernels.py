@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from build_recipes.kit import process
+from build_recipes.kit.errors import ToolFailed
 from build_recipes.patching.intents import cmake, dispatch
 from build_recipes.patching.intents.answer import Verdict
 
@@ -62,8 +62,8 @@ def _dispatch(tree: Path, definitions: Mapping[str, set[str]], compiler: str) ->
     capabilities = tuple(dict.fromkeys(name for served in REACHED.values() for name in served))
     try:
         said = dispatch.taken(tree, definitions, capabilities, compiler)
-    except subprocess.CalledProcessError as error:
-        return [f"{dispatch.ENTRY} does not compile: {error.stderr.strip()[-300:]}"]
+    except ToolFailed as error:
+        return [f"{dispatch.ENTRY} does not compile: {error.words[-300:]}"]
     for archs in definitions:
         for capability, families in REACHED[archs].items():
             answers = said[archs][capability]

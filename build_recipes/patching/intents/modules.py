@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from build_recipes.kit.errors import ToolFailed
 from build_recipes.patching.intents import cmake, probe
 from build_recipes.patching.intents.answer import Verdict
 
@@ -81,8 +81,8 @@ def _imports_without(tree: Path, folder: str) -> list[str]:
         return []
     try:
         said = json.loads(probe.run("flash_import", tree, folder))
-    except subprocess.CalledProcessError as error:
-        return [f"vllm_flash_attn cannot be imported without {FA3}: {error.stderr.strip()[-200:]}"]
+    except ToolFailed as error:
+        return [f"vllm_flash_attn cannot be imported without {FA3}: {error.words[-200:]}"]
     return [f"vllm_flash_attn takes {FA3} for there"] if said["available"] else []
 
 
@@ -90,8 +90,8 @@ def _optional_in_setup(tree: Path) -> list[str]:
     """Run the tree's own setup.py up to its call of setup()."""
     try:
         said = probe.run("setup_modules", tree)
-    except subprocess.CalledProcessError as error:
-        return [f"setup.py stops: {error.stderr.strip().splitlines()[-1:]}"]
+    except ToolFailed as error:
+        return [f"setup.py stops: {error.words.splitlines()[-1:]}"]
     modules: dict[str, bool] = json.loads(said)
     name = f"vllm.vllm_flash_attn.{FA3}"
     if name in modules and not modules[name]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from build_recipes.kit.errors import ToolFailed
 from build_recipes.patching.intents import probe
 from build_recipes.patching.intents.answer import Verdict
 
@@ -36,8 +36,8 @@ def detects_jetson(trees: Mapping[str, Path]) -> Verdict:
         return Verdict(None, "no vllm tree here")
     try:
         said: dict[str, str] = json.loads(probe.run("platform_detection", trees["vllm"]))
-    except subprocess.CalledProcessError as error:
-        return Verdict(False, f"vllm/platforms does not run: {error.stderr.strip()[-300:]}")
+    except ToolFailed as error:
+        return Verdict(False, f"vllm/platforms does not run: {error.words[-300:]}")
     faults = [
         f"{name}: {said.get(name)}, not {wanted}"
         for name, wanted in WANTED.items()
@@ -75,8 +75,8 @@ def _memory(
         return Verdict(None, "no vllm tree here")
     try:
         said: dict[str, object] = json.loads(probe.run("memory", trees["vllm"], part))
-    except subprocess.CalledProcessError as error:
-        return Verdict(False, f"the memory accounting cannot be run: {error.stderr.strip()[-300:]}")
+    except ToolFailed as error:
+        return Verdict(False, f"the memory accounting cannot be run: {error.words[-300:]}")
     faults = [
         f"{name}: {str(said.get(name))[:80]}" for name, value in wanted.items() if said.get(name) != value
     ]

@@ -3,7 +3,6 @@ its own. They are files in `probes/`, run by this interpreter with the tree as t
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,14 +14,11 @@ PROBES = Path(__file__).resolve().parent / "probes"
 def run(name: str, tree: Path, *words: str) -> str:
     """Standard output of the probe ``name`` on a tree.
 
-    :raises subprocess.CalledProcessError: it failed; its stderr says why.
+    :raises ToolFailed: it failed; its words say why.
     """
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("VLLM_", "PYTHON", "CUDA", "TORCH"))
-    }
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment = process.child_environment(
+        prefixes=("VLLM_", "PYTHON", "CUDA", "TORCH"), PYTHONDONTWRITEBYTECODE="1"
+    )
     return process.capture(
         [sys.executable, "-s", PROBES / f"{name}.py", tree.resolve(), *words],
         cwd=tree,

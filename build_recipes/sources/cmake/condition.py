@@ -88,8 +88,11 @@ class _Reader:
             self.position += 2
             return None
         if self.peek(1) in _BINARY:
-            left, operator, right = self.words[self.position : self.position + 3][:3] + [Argument("")] * 0
+            operands = self.words[self.position : self.position + 3]
             self.position += 3
+            if len(operands) < 3:
+                return None  # CMake refuses it: if(A STREQUAL)
+            left, operator, right = operands
             return self.compare(left, operator.text, right)
         word = self.words[self.position]
         self.position += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.facts.versions import facts, for_version
 from build_recipes.kit import console, process
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck
+from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 from build_recipes.verify.read.tree import VLLM, Tree
 
@@ -39,7 +39,7 @@ def fresh(wheel: Path, omni: str, places: Places) -> Iterator[Path]:
         _install(python, [str(wheel), omni], folder)
         yield python
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
@@ -56,7 +56,7 @@ def for_stubs(vllm: Tree, omni: Tree, places: Places) -> Path:
     python = folder / "bin" / "python"
     if (folder / ".whole").exists():
         return python
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     console.step("stub", f"installing a CPU torch and {len(needed)} requirements into {folder}")
     _venv(folder)
@@ -140,7 +140,7 @@ def _uv(words: list[str], folder: Path) -> None:
     uv = str(program) if program.exists() else shutil.which("uv")
     if uv is None:
         raise CouldNotCheck("uv is not there", "./inv sets it up")
-    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    environment = process.child_environment()
     ended = process.run([uv, *words], env=environment)
     if not ended.ok:
         raise CouldNotCheck(

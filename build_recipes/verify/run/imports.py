@@ -198,20 +198,14 @@ def _owner(module: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
-    return {
-        **{
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("PYTHON", "VIRTUAL_ENV", "VLLM_ARMORY"))
-        },
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    return process.child_environment(
+        prefixes=("PYTHON", "VLLM_ARMORY"),
+        VLLM_LOGGING_LEVEL="ERROR",
+        VLLM_NO_USAGE_STATS="1",
+        DO_NOT_TRACK="1",
+        HF_HUB_OFFLINE="1",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

@@ -4,15 +4,18 @@ The data are setup.py, tools/build_rust.py and all CMake files of each, byte for
 """
 
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from build_recipes.build.modules import parts
 from build_recipes.kit.errors import BadData
 from build_recipes.sources.cmake.trees import Scan, reader
 from build_recipes.sources.lockfile import load_lock, lock_path
-from build_recipes.sources.modules import Kind, extensions, makeup
+from build_recipes.sources.modules import Kind, Makeup, Module, extensions, makeup
 
 PACKED = Path(__file__).parent / "data/cmake/sdists-0.11.1-0.33.0.tar.xz"
 with tarfile.open(PACKED) as _tar:
@@ -84,3 +87,62 @@ def test_foreach_over_literals_is_followed(tmp_path: Path) -> None:
     scan = Scan()
     scan.project(reader(tmp_path))
     assert [call.values[-1] for call in scan.calls] == ["one", "two"]
+
+
+PROJECT = """
+cmake_minimum_required(VERSION 3.26)
+project(small LANGUAGES C)
+add_library(host MODULE host.c)
+set_target_properties(host PROPERTIES PREFIX "")
+install(TARGETS host LIBRARY DESTINATION vllm COMPONENT host)
+add_custom_command(OUTPUT made.py COMMAND ${CMAKE_COMMAND} -E touch made.py)
+add_custom_target(custom DEPENDS made.py)
+add_custom_target(copied)
+install(FILES host.c DESTINATION vllm/third_party/copied COMPONENT copied)
+add_custom_target(empty)
+add_custom_target(files_only)
+install(CODE "file(WRITE \\"${CMAKE_INSTALL_PREFIX}/x.py\\" text)" COMPONENT files_only)
+"""
+
+
+def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    (tmp_path / "host.c").write_text("int one(void) { return 1; }\n")
+    folder, tools = tmp_path / "build", Path(sys.executable).parent
+    subprocess.run(
+        [
+            tools / "cmake",
+            "-S",
+            tmp_path,
+            "-B",
+            folder,
+            "-G",
+            "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    kernel = {"trees": (), "where": "", "optional": False, "kind": Kind.KERNEL}
+    modules = [
+        Module(name=f"vllm.{name}", **kernel)
+        for name in ("host", "custom", "copied", "empty", "files_only", "other")
+    ]
+    modules.append(Module("vllm.gone", Kind.COPIED, ("tree",), "", True))
+    (folder / "build.ninja").open("a").write("build gone: phony custom\n")
+    found = parts(
+        Makeup(tuple(modules), (), {}),
+        folder,
+        tools / "ninja",
+        asked=["host", "custom", "files_only", "empty", "gone"],
+        missing=["tree"],
+        capability="11.0",
+    )
+    told = {part.module.target: (part.made, part.left_out) for part in found}
+    assert told["host"] == (Kind.HOST, "")
+    assert told["custom"] == (Kind.CUSTOM, "")
+    assert told["copied"] == (None, "not asked for")
+    assert told["files_only"] == (Kind.COPIED, "has no code for 11.0: only its Python files are there")
+    assert told["empty"] == told["other"] == (None, "has no code for 11.0: CMake makes nothing of it")
+    assert told["gone"] == (None, "its source tree could not be had")
+    assert [part.module.target for part in found if not part.whole] == ["copied", "gone"]

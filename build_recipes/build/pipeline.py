@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from build_recipes.build.plan import Plan, check_disk
@@ -14,11 +15,11 @@ from build_recipes.build.stages.given import check_given
 from build_recipes.build.stages.package import describe, package
 from build_recipes.build.stages.patch import Patched, apply_series
 from build_recipes.build.stages.provision import Provisioned, provision
-from build_recipes.facts.versions import facts
 from build_recipes.kit.console import duration, step, warn
 from build_recipes.kit.errors import SourceIncomplete
 from build_recipes.sources.fetch import Fetched, fetch
 from build_recipes.sources.mirrors import configured_mirrors
+from build_recipes.sources.modules import makeup
 from build_recipes.toolchain import distro
 
 
@@ -77,9 +78,9 @@ def fetch_sources(plan: Plan) -> Fetched:
         places=plan.places,
         into=plan.tree / "src",
     )
-    trees = dict(got.trees)
+    trees, tag = dict(got.trees), makeup(got.vllm)
     for name, reason in got.missing.items():
-        users = [target for target in facts().tree_modules.get(name, []) if _wanted(plan, target)]
+        users = [target for target in tag.users(name) if _wanted(plan, target)]
         if users and not plan.request.smoke:
             pin = plan.lock.tree(name)
             raise SourceIncomplete(
@@ -88,7 +89,7 @@ def fetch_sources(plan: Plan) -> Fetched:
                 f"--without {','.join(users)}",
             )
         warn(f"{name} is left out: {reason.splitlines()[0]}")
-        trees[name] = _placeholder(plan.tree / "src" / f"{name}-left-out", reason)
+        trees[name] = _placeholder(plan.tree / "src" / f"{name}-left-out", reason, tag.read.get(name, ()))
     step("fetch", f"vLLM {plan.version} and {len(got.trees)} of {len(plan.lock.trees)} external trees")
     return Fetched(got.vllm, trees, got.missing)
 
@@ -99,10 +100,14 @@ def _wanted(plan: Plan, target: str) -> bool:
     return target not in plan.request.without
 
 
-def _placeholder(folder: Path, reason: str) -> Path:
-    """A folder that CMake can be pointed to where a tree is left out: configure wants all of them to exist."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "CMakeLists.txt").write_text("# left out by vllm-armory\n")
+def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:
+    """A folder that CMake can be pointed to where a tree is left out: configure wants all of them to exist.
+
+    :param read: files that CMake reads while it configures.
+    """
+    for name in ("CMakeLists.txt", *read):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("# left out by vllm-armory\n")
     (folder / "LEFT_OUT").write_text(reason + "\n")
     return folder
 

@@ -96,14 +96,8 @@ class VllmFacts(Model, frozen=True, kw_only=True):
     cuda_toolkit: CudaToolkitFacts
     c23_glibc: tuple[int, int]
     """The glibc from which on a wheel that is built there needs it, whatever its sources call."""
-    host_only_modules: list[str]
-    """Extension modules without device code."""
-    copied_modules: list[str]
-    """Extensions that compile nothing: their CMake target only copies Python files."""
     host_code_units: list[str]
     """Units (fnmatch patterns) that CMake compiles as CUDA without an architecture, and that hold no kernel."""
-    tree_modules: dict[str, list[str]]
-    """External tree to the extension modules that need it."""
     ranges: list[VersionFacts]
 
 

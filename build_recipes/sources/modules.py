@@ -67,6 +67,8 @@ class Makeup:
     """The external trees that CMake declares."""
     read: dict[str, tuple[str, ...]]
     """Tree to its files that vLLM's own CMake reads while it configures (``file(READ ...)``)."""
+    linked: tuple[str, ...] = ()
+    """Trees whose files are linked into the wheel, not copied, where a variable names a local copy of them."""
 
     def users(self, tree: str) -> tuple[str, ...]:
         """Targets of the modules that are made from an external tree."""
@@ -92,7 +94,7 @@ def makeup(root: Path, scan: Scan | None = None) -> Makeup:
     cmake = _Project(scan.calls, [entry.name for entry in declared])
     read = reader(root)
     modules = [cmake.module(name, optional) for name, optional in extensions(read)]
-    return Makeup((*modules, *rust_programs(root)), tuple(declared), cmake.configure_reads())
+    return Makeup((*modules, *rust_programs(root)), tuple(declared), cmake.configure_reads(), cmake.linked())
 
 
 # -- setup.py ------------------------------------------------------------------------------------
@@ -265,6 +267,17 @@ class _Project:
         variable that a tree's own CMake sets under its name, as ``${CUTLASS_INCLUDE_DIR}``."""
         names = [name.lower() for name in _REFERENCE.findall(text) if name.endswith(("_DIR", "_DIRS"))]
         return [tree for tree in self.trees if any(name.startswith(f"{tree.lower()}_") for name in names)]
+
+    def linked(self) -> tuple[str, ...]:
+        """Trees that an install script links to."""
+        texts = [
+            text
+            for call in self.calls
+            if call.command.name == "install"
+            for text in call.command.words()
+            if "CREATE_LINK" in text or "create_symlink" in text
+        ]
+        return tuple(dict.fromkeys(tree for text in self.closure(texts) for tree in self.trees_of(text)))
 
     def configure_reads(self) -> dict[str, tuple[str, ...]]:
         """Files of external trees that vLLM's CMake reads while it configures, by tree."""

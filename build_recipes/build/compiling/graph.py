@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.audit.scan import Target
 from build_recipes.build.compiling.costs import Cost, expected, unit_name
 from build_recipes.kit import process
 from build_recipes.kit.data import write_atomic
@@ -29,6 +30,17 @@ class Command:
     def gencodes(self) -> tuple[str, ...]:
         """The architectures of its ``-gencode`` options, ``arch=compute_110,code=sm_110``."""
         return tuple(re.findall(r"-gencode[= ](?:\")?(arch=[^ \"]+)", self.command))
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What device code the unit is to hold."""
+        return tuple(
+            Target("sass" if kind == "sm" else "ptx", int(arch), suffix, "")
+            for gencode in self.gencodes
+            for kind, arch, suffix in re.findall(
+                r"\b(sm|compute)_(\d+)([af]?)", gencode.partition("code=")[2]
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,20 @@ def order_by_cost(folder: Path, history: dict[str, Cost]) -> None:
     for place, block in zip(places, ordered, strict=True):
         blocks[place] = block
     write_atomic(path, "\n".join(block if block.endswith("\n") else block + "\n" for block in blocks))
+
+
+def link(folder: Path, ninja: Path, target: str) -> str:
+    """The command that links a module; empty where there is none."""
+    lines = process.capture([ninja, "-t", "commands", target], cwd=folder).splitlines()
+    return next((line for line in reversed(lines) if " -shared " in line), "")
+
+
+def has_commands(folder: Path, ninja: Path, target: str) -> bool:
+    """Whether anything is run to make a target: a custom target without commands is only a name."""
+    text = (folder / "build.ninja").read_text(encoding="utf-8")
+    if re.search(rf"^build {re.escape(target)}: ", text, re.MULTILINE) is None:
+        return False  # an external tree that is left out would define it
+    return bool(process.capture([ninja, "-t", "commands", target], cwd=folder).strip())
 
 
 def has_library(folder: Path, target: str) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from build_recipes.build.compiling.costs import learned, unit_name
 from build_recipes.build.compiling.drive import Outcome, drive, failing_block
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory
 from build_recipes.build.stages import record
 from build_recipes.build.stages.advice import advice_for
@@ -26,6 +27,7 @@ from build_recipes.kit.console import duration, say
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import Checkpointed, CompileFailed, ConfigureFailed, KilledByOom, UsageError
 from build_recipes.sources.fetch import Fetched
+from build_recipes.sources.modules import Kind, makeup
 from build_recipes.toolchain import ccache
 
 LAUNCHER = Path(__file__).resolve().parent.parent / "compiling/unit.py"
@@ -39,35 +41,36 @@ class Compiled:
     """CMake's build folder."""
     environment: dict[str, str]
     """The environment everything was built in."""
-    modules: tuple[str, ...]
-    """Extension modules that were built, as setup.py names them: ``vllm._C``."""
-    left_out: dict[str, str]
-    """Extension modules that were not, and why."""
+    parts: tuple[Part, ...]
+    """Every module of the tag: what was made of it, or why it was not."""
     units: int
     compiled: int
     """Units that this run compiled (not the cache, not an earlier run)."""
     cached: int
     seconds: float
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What was made, as setup.py names it: ``vllm._C``."""
+        return tuple(part.module.name for part in self.parts if part.made)
 
-def extensions(source: Path) -> tuple[str, ...]:
-    """Extension names as vLLM's setup.py spells them (``CMakeExtension(name="vllm._C")``)."""
-    text = (source / "setup.py").read_text(encoding="utf-8")
-    names = re.findall(r"CMakeExtension\(\s*name=\"([\w.]+)\"", text)
-    return tuple(dict.fromkeys(name for name in names if "rocm" not in name))
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Modules that were not made, or not wholly, and why."""
+        return {part.module.name: part.left_out for part in self.parts if part.left_out}
 
-
-def target_of(extension: str) -> str:
-    """CMake target of an extension: the last part of its name."""
-    return extension.rsplit(".", 1)[-1]
+    def made(self, *kinds: Kind) -> tuple[str, ...]:
+        """Targets of the modules that were made as one of these kinds."""
+        return tuple(part.module.target for part in self.parts if part.made in kinds)
 
 
 def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[str, str]:
     """The whole environment of the build: this process's, less what would leak into it, plus the plan's."""
+    linked = makeup(fetched.vllm).linked
     variables = {
         tree.variable: fetched.trees[tree.name]
         for tree in plan.lock.trees
-        if tree.variable and tree.name in fetched.trees
+        if tree.variable and tree.name in fetched.trees and tree.name not in linked
     }
     own = plan.environment(made.cuda_home, made.python, variables)
     return {
@@ -97,6 +100,13 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         *(
             f"-DCMAKE_{language}_COMPILER_LAUNCHER={';'.join([*launcher, *cache])}"
             for language in ("C", "CXX", "CUDA")
+        ),
+        # where a variable of vLLM's names a local copy, its files would be linked into the wheel; FetchContent's own
+        # variable names it without that (https://cmake.org/cmake/help/latest/module/FetchContent.html)
+        *(
+            f"-DFETCHCONTENT_SOURCE_DIR_{name.upper()}={fetched.trees[name]}"
+            for name in makeup(fetched.vllm).linked
+            if name in fetched.trees
         ),
         *([f"-DCMAKE_TOOLCHAIN_FILE={made.toolchain_file}"] if made.toolchain_file else []),
     ]
@@ -132,33 +142,32 @@ def _launcher(plan: Plan) -> Path:
     return target
 
 
-def read_units(
-    plan: Plan, fetched: Fetched, made: Provisioned, folder: Path
-) -> tuple[Graph, dict[str, str], list[str]]:
-    """The graph of the modules to build, what is left out and why, and the extensions that are built.
+def read_parts(plan: Plan, fetched: Fetched, made: Provisioned, folder: Path) -> tuple[Part, ...]:
+    """What the configured tree makes of each module.
 
     :raises UsageError: ``--only`` or ``--without`` names no module of this tag.
     """
-    ninja = made.python.parent / "ninja"
-    names = extensions(fetched.vllm)
-    known = {target_of(name) for name in names}
+    found = makeup(fetched.vllm)
+    names = [module.target for module in found.modules]
+    return parts(
+        found,
+        folder,
+        made.python.parent / "ninja",
+        asked=asked(plan, names),
+        missing=fetched.missing,
+        capability=plan.device.capability,
+    )
+
+
+def asked(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Of a tag's modules those that are to be built.
+
+    :raises UsageError: ``--only`` or ``--without`` names no module of this tag.
+    """
     for word in (*plan.request.only, *plan.request.without):
-        if word not in known:
-            raise UsageError(f"{plan.tag} has no module {word}", f"one of: {', '.join(sorted(known))}")
-    left_out: dict[str, str] = {}
-    kept: list[str] = []
-    for name in names:
-        target = target_of(name)
-        if (plan.request.only and target not in plan.request.only) or target in plan.request.without:
-            left_out[name] = "not asked for"
-        elif lacking := [tree for tree in fetched.missing if target in facts().tree_modules.get(tree, [])]:
-            left_out[name] = f"its source {lacking[0]} could not be had"
-        elif target not in facts().copied_modules and not graphs.has_library(folder, target):
-            left_out[name] = f"has no code for {plan.device.capability}"
-        else:
-            kept.append(name)
-    graph = graphs.read_graph(folder, ninja, [target_of(name) for name in kept])
-    return graph, left_out, kept
+        if word not in names:
+            raise UsageError(f"{plan.tag} has no module {word}", f"one of: {', '.join(sorted(names))}")
+    return [name for name in plan.request.only or names if name not in plan.request.without]
 
 
 def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float) -> Compiled:
@@ -173,7 +182,9 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     started = time.monotonic()
     environment = build_environment(plan, fetched, made)
     folder = configure(plan, fetched, made, environment)
-    graph, left_out, kept = read_units(plan, fetched, made, folder)
+    found = read_parts(plan, fetched, made, folder)
+    wanted = [part.module.target for part in found if part.made not in (None, Kind.RUST)]
+    graph = graphs.read_graph(folder, made.python.parent / "ninja", wanted)
     graphs.check_gencode(graph, facts().host_code_units)
     journal = plan.tree / "units.jsonl"
     history = learned(journal)
@@ -192,8 +203,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     return Compiled(
         folder=folder,
         environment=environment,
-        modules=tuple(kept),
-        left_out=left_out,
+        parts=found,
         units=len(graph.commands),
         compiled=outcome.finished - outcome.cached,
         cached=outcome.cached,

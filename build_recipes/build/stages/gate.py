@@ -12,12 +12,12 @@ from build_recipes.audit.audit import Audit, audit_wheel
 from build_recipes.audit.closure import shared_libraries
 from build_recipes.audit.promise import Promise
 from build_recipes.build.plan import Plan
-from build_recipes.build.stages.compile import Compiled, target_of
+from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.package import Packaged
 from build_recipes.build.stages.provision import Provisioned
-from build_recipes.facts.versions import facts
 from build_recipes.formats.elf import mapped
 from build_recipes.kit.console import warn
+from build_recipes.sources.modules import Kind
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,12 @@ def audit_gate(plan: Plan, made: Provisioned, compiled: Compiled, packaged: Pack
     :raises AuditFailed: a finding that ``--allow`` does not name.
     """
     started = time.monotonic()
-    copied = facts().copied_modules
-    built = tuple(target for target in map(target_of, compiled.modules) if target not in copied)
-    hostonly = set(facts().host_only_modules)
     promise = Promise(
         device=plan.device_name,
-        modules=built,
+        modules=compiled.made(Kind.KERNEL, Kind.HOST),
         cuda=int(made.cuda_version.split(".")[0]),
-        native=tuple(name for name in built if name not in hostonly),
-        left_out=tuple(target_of(name) for name in compiled.left_out),
+        native=compiled.made(Kind.KERNEL),
+        left_out=tuple(part.module.target for part in compiled.parts if part.left_out),
         torch=made.torch_version.split("+")[0],
         glibc=plan.promised_glibc,
     )

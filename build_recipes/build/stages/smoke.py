@@ -7,25 +7,28 @@ module; it is not for use.
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from build_recipes.audit.coverage import loads
 from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.costs import expected, learned
+from build_recipes.build.compiling.costs import Cost, expected, learned
+from build_recipes.build.compiling.graph import Command, Graph
+from build_recipes.build.modules import Part
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.facts.device import Device
+from build_recipes.facts.versions import facts
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import mapped
 from build_recipes.kit.console import say
-from build_recipes.kit.errors import AuditFailed, Checkpointed
+from build_recipes.kit.errors import AuditFailed, Checkpointed, SourceIncomplete
 from build_recipes.sources.fetch import Fetched
-
-MODULE = "cumem_allocator"
-"""Linked whole: it needs no external tree, and its link meets torch, the CUDA runtime and the driver stub."""
-SAMPLE = "_moe_C"
-"""One CUDA unit of it is compiled: vLLM's own kernels with torch's headers."""
+from build_recipes.sources.modules import Kind, Module
 
 
 def smoke_units(
@@ -41,11 +44,12 @@ def smoke_units(
     environment = compiling.build_environment(plan, fetched, made)
     folder = compiling.configure(plan, fetched, made, environment)
     ninja = made.python.parent / "ninja"
-    whole = graphs.read_graph(folder, ninja, [SAMPLE])
-    graphs.check_gencode(whole)
-    history = learned(plan.tree / "units.jsonl")
-    unit = min(whole.cuda_units, key=lambda command: expected(command.unit, history).seconds)
-    graph = graphs.read_graph(folder, ninja, [MODULE, unit.output])
+    found = compiling.read_parts(plan, fetched, made, folder)
+    linked, sampled = choose(found, folder, ninja)
+    whole = graphs.read_graph(folder, ninja, [sampled.target])
+    graphs.check_gencode(whole, facts().host_code_units)
+    unit = sample(whole, plan.device, learned(plan.tree / "units.jsonl"))
+    graph = graphs.read_graph(folder, ninja, [linked.target, unit.output])
     outcome = compiling.run_units(plan, graph, environment, began)
     if outcome.timed_out:
         raise Checkpointed(
@@ -55,22 +59,57 @@ def smoke_units(
         raise compiling.failure(plan, outcome)
     seen = read_sass(plan, folder / unit.output)
     say(f"{unit.unit}: SASS for {', '.join(seen)}")
-    left_out = {
-        name: "smoke" for name in compiling.extensions(fetched.vllm) if compiling.target_of(name) != MODULE
-    }
+    kept = tuple(
+        part if part.module == linked else dataclasses.replace(part, made=None, left_out="smoke")
+        for part in found
+    )
     compiled = Compiled(
         folder=folder,
         environment=environment,
-        modules=tuple(
-            name for name in compiling.extensions(fetched.vllm) if compiling.target_of(name) == MODULE
-        ),
-        left_out=left_out,
+        parts=kept,
         units=len(graph.commands),
         compiled=outcome.finished - outcome.cached,
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 2),
     )
     return compiled, {"unit": unit.unit, "sass": seen, "gencode": list(unit.gencodes)}
+
+
+def choose(found: Sequence[Part], folder: Path, ninja: Path) -> tuple[Module, Module]:
+    """The module to link whole, and the one of which a unit is compiled.
+
+    Linked is a host-only module of vLLM's own, if there is one that meets the driver's library beside torch's:
+    the smallest. Sampled is the smallest kernel module that vLLM cannot do without. External trees may be
+    missing: a smoke build goes as far as it can with what is there.
+    """
+    hosts = [part.module for part in found if part.defined is Kind.HOST and not part.module.trees]
+    kernels = [part.module for part in found if part.defined is Kind.KERNEL]
+    if not hosts or not kernels:
+        raise SourceIncomplete(
+            "this tree has no host-only module and kernel module to try for the device", "leave --smoke out"
+        )
+    size = {
+        module: len(graphs.read_graph(folder, ninja, [module.target]).commands)
+        for module in (*hosts, *kernels)
+    }
+    return (
+        min(hosts, key=lambda one: ("libcuda.so" not in graphs.link(folder, ninja, one.target), size[one])),
+        min(kernels, key=lambda one: (one.optional, size[one])),
+    )
+
+
+def sample(graph: Graph, device: Device, history: dict[str, Cost]) -> Command:
+    """The cheapest CUDA unit that is to hold SASS for the device.
+
+    :raises AuditFailed: there is none.
+    """
+    native = [unit for unit in graph.cuda_units if any(loads(target, device) for target in unit.targets)]
+    if not native:
+        raise AuditFailed(
+            f"no unit of {', '.join(graph.targets)} is compiled to SASS that loads on {device.title}",
+            "report this: CMake chose no architecture of the device",
+        )
+    return min(native, key=lambda unit: expected(unit.unit, history).seconds)
 
 
 def read_sass(plan: Plan, path: Path) -> list[str]:

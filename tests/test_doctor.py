@@ -130,10 +130,10 @@ def test_a_sound_machine_has_no_complaint() -> None:
         (
             {"environment": {"TORCH_CUDA_ARCH_LIST": "9.0"}},
             "architecture list",
-            "does not run on Jetson AGX Thor",
+            "no code for it loads on Jetson AGX Thor",
         ),
-        ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0f"}}, "architecture list", "suffix"),
-        ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0 11.0a"}}, "architecture list", "contradicts"),
+        ({"environment": {"TORCH_CUDA_ARCH_LIST": "9.0+PTX"}}, "architecture list", "only PTX"),
+        ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0 11.0a"}}, "architecture list", "drops the plain one"),
         ({"environment": {"VLLM_TARGET_DEVICE": "cpu"}}, "target", "CPU wheel"),
         ({"environment": {"CUDA_HOME": "/nowhere"}}, "CUDA toolkit", "would use it and stop"),
         ({"memory_gib": 8.0}, "memory", "cannot be compiled here"),
@@ -161,6 +161,18 @@ def test_each_fault_is_a_blocker_and_alone(fault: dict[str, object], name: str, 
 )  # fmt: skip
 def test_forms_that_are_dropped_are_told_without_a_device(wanted: str, status: str) -> None:
     machine = dataclasses.replace(snapshot("arm-server"), environment={"TORCH_CUDA_ARCH_LIST": wanted})
+    assert {f.check: f.status for f in consult(machine).findings}["architecture list"] == status
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "status"),
+    [("spark", "12.1", "ok"), ("spark", "12.0", "ok"), ("spark", "12.1a", "ok"), ("spark", "12.0f", "warning"),
+     ("spark", "12.0a", "blocker"), ("spark", "12.1;8.7", "warning"), ("spark", "9.0+PTX", "blocker"),
+     ("thor", "11.0f", "warning"),
+     ("orin-nx", "8.0", "blocker"), ("gh200", "9.0a", "ok"), ("thor", "blackwell", "blocker")],
+)  # fmt: skip
+def test_an_architecture_list_is_judged_by_cudas_rules(name: str, wanted: str, status: str) -> None:
+    machine = dataclasses.replace(snapshot(name), environment={"TORCH_CUDA_ARCH_LIST": wanted})
     assert {f.check: f.status for f in consult(machine).findings}["architecture list"] == status
 
 

@@ -102,7 +102,9 @@ def test_closure_errors_name_the_symbol(tmp_path: Path) -> None:
         (("sass", 103, "a"), {"gb300"}),
         (("sass", 120, "f"), {"spark"}),
         (("sass", 120, "a"), set()),
-        (("sass", 80, ""), {"orin"}),
+        (("sass", 80, ""), set()),  # Tegra takes no desktop code: tried on an Orin, jax-ml/jax#40492
+        (("sass", 87, ""), {"orin"}),
+        (("sass", 120, ""), {"spark"}),
         (("sass", 90, "a"), {"gh200", "h200"}),
         (("ptx", 80, ""), {"thor", "orin", "spark", "gh200", "gb200", "gb300", "h200"}),
         (("ptx", 90, ""), {"thor", "spark", "gh200", "gb200", "gb300", "h200"}),
@@ -123,7 +125,7 @@ def test_ptx_of_an_older_architecture_is_jit_with_the_driver_it_needs(tmp_path: 
     audit = audit_wheel(make_wheel(tmp_path, {"vllm/_C.abi3.so": OLD}), ["thor", "orin"])
     assert audit.devices["thor"].families["layernorm"].status == "jit"
     assert audit.devices["thor"].families["layernorm"].driver == "13.0"
-    assert audit.devices["orin"].families["layernorm"].status == "native"
+    assert audit.devices["orin"].families["layernorm"].status == "jit"
 
 
 def test_compare_says_what_one_has_and_the_other_lacks(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from build_recipes.audit.families import facts
 from build_recipes.audit.findings import Finding
 from build_recipes.audit.promise import Promise
 from build_recipes.audit.scan import Module, scan
-from build_recipes.facts.device import Device, device, devices
+from build_recipes.facts import architectures
+from build_recipes.facts.device import Device, canonical, device, devices
 from build_recipes.formats import abi
 from build_recipes.formats.wheel import Distribution
 from build_recipes.kit.errors import AuditFailed, NotAWheel
@@ -83,7 +84,9 @@ class Audit:
         :raises AuditFailed: with the reasons; ``--allow unusable:DEVICE`` accepts one.
         """
         machines = {module.machine for module in self.modules}
-        wanted = names or [name for name in self.devices if device(name).machine in machines]
+        wanted = [canonical(name) for name in names] or [
+            name for name in self.devices if device(name).machine in machines
+        ]
         accepted = set(allowed)
         bad = [
             self.devices[name]
@@ -147,13 +150,13 @@ def audit_wheel(
     :raises UnsafeArchive: a bomb, or members that climb out.
     :raises UnknownDevice: no such device.
     """
-    asked = {name: device(name) for name in names} or devices()
+    asked = {canonical(name): device(name) for name in names} or devices()
     if promise:
         asked = {promise.device: device(promise.device)} | asked if names else asked
     with subject.opened(wheel) as opened:
         if opened.name != "vllm":
             raise NotAWheel(f"{wheel.name} is a wheel of {opened.name}, not of vllm", "give a vLLM wheel")
-        seen = scan(opened, verdict.wanted(asked.values()))
+        seen = scan(opened, architectures.loading(one.number for one in asked.values()))
         closure = None
         if libraries is not None:
             closure = close({module.path: module for module in seen.modules}, libraries)
@@ -227,7 +230,7 @@ def judge(
         _title(family) for family, one in families.items() if one.status == verdict.ABSENT and _core(family)
     ]
     if lacking:
-        against.append(f"no code for sm_{verdict.number(entry.capability)}: {', '.join(lacking)}")
+        against.append(f"no code for sm_{entry.number}: {', '.join(lacking)}")
     if against:
         return OnDevice(name, NOT_USABLE, tuple(against), families)
     slow = [family for family, one in families.items() if one.status == verdict.JIT]

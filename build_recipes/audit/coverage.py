@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from build_recipes.audit.families import facts
 from build_recipes.audit.scan import Module, Target, Unit
+from build_recipes.facts import architectures
 from build_recipes.facts.device import Device
 
 NATIVE, JIT, ABSENT, NOT_NEEDED = "native", "jit", "absent", "not needed"
@@ -33,37 +34,12 @@ class FamilyOnDevice:
 
 def loads(target: Target, device: Device) -> bool:
     """Whether SASS for a target loads on a device."""
-    capability = number(device.capability)
-    if target.suffix == "a":
-        return target.arch == capability
-    if target.suffix == "f":
-        return capability in facts().covers.get(str(target.arch), [target.arch])
-    return str(target.arch) in device.cubins
+    return architectures.loads(target.arch, target.suffix, device.number)
 
 
 def compiles(target: Target, device: Device) -> bool:
     """Whether a driver can compile PTX for a target to the device."""
-    capability = number(device.capability)
-    if target.suffix == "a":
-        return target.arch == capability
-    if target.suffix == "f":
-        return capability in facts().covers.get(str(target.arch), [target.arch])
-    return target.arch <= capability
-
-
-def wanted(devices: Iterable[Device]) -> set[int]:
-    """Architectures whose SASS loads on any of the devices."""
-    found: set[int] = set()
-    for device in devices:
-        capability = number(device.capability)
-        found |= {capability, *map(int, device.cubins)}
-        found |= {int(arch) for arch, covered in facts().covers.items() if capability in covered}
-    return found
-
-
-def number(capability: str) -> int:
-    """``11.0`` as 110."""
-    return int(capability.replace(".", ""))
+    return architectures.compiles(target.arch, target.suffix, device.number)
 
 
 def best(unit: Unit, device: Device) -> Target | None:
@@ -99,7 +75,7 @@ def families(modules: Iterable[Module], device: Device) -> dict[str, FamilyOnDev
         if family in tally:
             native, jit, absent, empty, units = tally[family]
             status = JIT if jit else NATIVE if native else ABSENT
-            if not facts().family[family].needed(number(device.capability)):
+            if not facts().family[family].needed(device.number):
                 status = NOT_NEEDED
             least = ".".join(map(str, driver.get(family, ())))
             found[family] = FamilyOnDevice(status, native, jit, absent, empty, units, least)

@@ -33,8 +33,6 @@ class Facts(Model, frozen=True):
     """Modules without which no model runs; one of each list must be there."""
     idle: list[str]
     """Parts of names of kernels that are empty on purpose."""
-    covers: dict[str, list[int]]
-    """Architecture of a family-specific target to the capabilities it runs on."""
     ptx: dict[str, str]
     """PTX ISA version to the least CUDA version of a driver that compiles it."""
     family: dict[str, Family]

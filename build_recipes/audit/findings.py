@@ -188,7 +188,7 @@ def promised(wheel: Distribution, modules: Sequence[Module], promise: Promise) -
             f" ({_newest(modules)})",
             "build on a system with that glibc or an older one, or on the device itself",
         )
-    capability = verdict.number(entry.capability)
+    capability = entry.number
     for name in promise.modules:
         if name not in there:
             yield Finding(

@@ -76,6 +76,7 @@ def advise(tag: str, name: str, places: Places) -> Advice:
         raise UsageError(
             "this machine is none of the known devices", "name one: --device thor (invoke devices lists them)"
         )
+    name = device_table.canonical(name)
     entry = device_table.device(name)
     tag = tag or f"v{versions.facts().releases[-1]}"
     try:

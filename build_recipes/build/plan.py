@@ -175,7 +175,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         versions.version_of(request.tag)
     )  # what needs no lock is refused without one
     detected = device_table.detect()
-    name = request.device or detected or "thor"
+    name = device_table.canonical(request.device or detected or "thor")
     machine = device_table.device(name)
     facts.check_device(request.tag, name)
     wanted = os.environ.get("TORCH_CUDA_ARCH_LIST")

@@ -9,7 +9,8 @@ from packaging.specifiers import SpecifierSet
 from build_recipes.build.plan import TREE_GIB
 from build_recipes.doctor.case import Case, Finding
 from build_recipes.doctor.tables import facts, minor, numbers
-from build_recipes.kit.errors import ArchitectureMismatch
+from build_recipes.facts import architectures
+from build_recipes.kit.errors import UsageError
 
 LOW_GIB = 8.0
 """Memory a build wants beside its heaviest unit, GiB: the system, ninja, a second small unit."""
@@ -31,44 +32,46 @@ def pair(case: Case) -> Finding | None:
 
 
 def architecture_list(case: Case) -> Finding | None:
-    """TORCH_CUDA_ARCH_LIST: for the device, and in a form that torch and vLLM keep."""
+    """TORCH_CUDA_ARCH_LIST: what its code is on the device, and whether torch and vLLM keep it as it is."""
+    name = "architecture list"
     wanted = case.machine.environment.get("TORCH_CUDA_ARCH_LIST")
     if not wanted:
-        return Finding(
-            "architecture list", "ok", "TORCH_CUDA_ARCH_LIST is not set", "the build sets the device's"
-        )
+        return Finding(name, "ok", "TORCH_CUDA_ARCH_LIST is not set", "the build sets the device's")
     seen = f"TORCH_CUDA_ARCH_LIST={wanted}"
-    words = re.split(r"[ ;,]+", wanted.strip())
-    plain = {re.sub(r"(\+PTX|[af])$", "", word) for word in words}
-    if case.device is not None:
-        try:
-            case.device.check_arch(wanted)
-        except ArchitectureMismatch as error:
-            return Finding("architecture list", "blocker", seen, str(error.args[0]), error.advice)
-        return Finding("architecture list", "ok", seen)
-    if len(plain) < len(words):
+    try:
+        targets = architectures.parse_list(wanted)
+    except UsageError as error:
+        return Finding(name, "blocker", seen, str(error.args[0]), "unset TORCH_CUDA_ARCH_LIST")
+    numbers_of = [target.number for target in targets]
+    if len(set(numbers_of)) < len(numbers_of):
+        return Finding(name, "blocker", seen, "two forms of one architecture: vLLM drops the plain one (#56548)",
+                       f"export TORCH_CUDA_ARCH_LIST={case.device.arch_list}" if case.device
+                       else "unset TORCH_CUDA_ARCH_LIST")  # fmt: skip
+    forms = [target.dotted for target in targets if target.suffix == "f" or target.ptx]
+    if case.device is None:
+        if forms:
+            return Finding(name, "warning", seen, _FORMS, "unset TORCH_CUDA_ARCH_LIST")
         return Finding(
-            "architecture list",
-            "blocker",
-            seen,
-            "two forms of one architecture: vLLM drops the plain one (#56548)",
-            "give one plain architecture",
+            name, "unknown", seen, "no device was given to compare it with", "invoke doctor --device thor"
         )
-    if any(re.search(r"[af]$|\+PTX$", word) for word in words):
-        return Finding(
-            "architecture list",
-            "warning",
-            seen,
-            "vLLM drops forms with f (#36835) and +PTX; torch's extension builder rejects f",
-            "give one plain architecture",
-        )
-    return Finding(
-        "architecture list",
-        "unknown",
-        seen,
-        "no device was given to compare it with",
-        "invoke doctor --device thor",
-    )
+    mend = f"export TORCH_CUDA_ARCH_LIST={case.device.arch_list}"
+    on = {target: target.on(case.device.number) for target in targets}
+    fit = [target.dotted for target, verdict in on.items() if verdict == "native"]
+    rest = [target.dotted for target, verdict in on.items() if verdict == "none"]
+    if not fit:
+        why = f"no code for it loads on {case.device.title} (capability {case.device.capability})"
+        if not rest:
+            why = f"only PTX, which the driver compiles at first use on {case.device.title}"
+        return Finding(name, "blocker", seen, f"{why}. {case.device.note}".rstrip(), mend)
+    if rest:
+        text = f"{', '.join(fit)} loads on {case.device.title}, {', '.join(rest)} does not and costs compile time"
+        return Finding(name, "warning", seen, text, mend)
+    if forms:
+        return Finding(name, "warning", seen, f"it loads on {case.device.title}; {_FORMS}", mend)
+    return Finding(name, "ok", seen, f"it loads on {case.device.title}")
+
+
+_FORMS = "vLLM drops forms with f (#36835) and +PTX; torch's extension builder rejects f"
 
 
 def target_variable(case: Case) -> Finding | None:
@@ -205,16 +208,20 @@ def torch(case: Case) -> Finding | None:
     if case.device is not None and found.cuda.split(".")[0] != "13":
         return Finding("torch", "blocker", seen, f"wheels for {case.name} are CUDA 13", mend)
     if case.device is not None and found.architectures is not None:
-        loads = {f"sm_{number}" for number in case.device.cubins}
-        if not loads & {re.sub(r"[af]$", "", name) for name in found.architectures}:
-            return Finding(
-                "torch",
-                "blocker",
-                f"{seen}: {' '.join(found.architectures)}",
-                f"no code that loads on {case.device.capability}",
-                mend,
-            )
+        listed = " ".join(found.architectures)
+        if not any(_runs(name, case.device.number) for name in found.architectures):
+            what = f"no code that loads on {case.device.capability}"
+            return Finding("torch", "blocker", f"{seen}: {listed}", what, mend)
     return Finding("torch", "ok", seen)
+
+
+def _runs(target: str, capability: int) -> bool:
+    """Whether code for ``sm_90a`` or ``compute_90`` of a torch runs on a GPU."""
+    found = re.fullmatch(r"(sm|compute)_(\d+)([af]?)", target)
+    if found is None:
+        return False
+    check = architectures.loads if found[1] == "sm" else architectures.compiles
+    return check(int(found[2]), found[3], capability)
 
 
 def memory(case: Case) -> Finding | None:

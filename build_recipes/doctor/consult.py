@@ -47,7 +47,8 @@ def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
     :raises UnknownDevice: no such device.
     :raises UnknownTag: no such tag; NotATag: it is none.
     """
-    name = device or machine.device
+    asked = device or machine.device
+    name = device_table.canonical(asked) if asked else None
     entry = device_table.device(name) if name else None
     facts = versions.for_version(versions.check_known(tag)) if tag else None
     case = Case(machine, name, entry, tag, facts)

@@ -12,6 +12,7 @@ import platform
 import re
 from pathlib import Path
 
+from build_recipes.facts import architectures
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import ArchitectureMismatch, UnknownDevice
 
@@ -19,14 +20,14 @@ from build_recipes.kit.errors import ArchitectureMismatch, UnknownDevice
 class Device(Model, frozen=True):
     """One row of devices.toml."""
 
+    aliases: list[str]
+    """Other names it goes by, lower case with hyphens."""
     title: str
     """What people call the machine."""
     capability: str
     """CUDA compute capability, ``major.minor``."""
     arch_list: str
     """What TORCH_CUDA_ARCH_LIST is set to: one plain architecture, no suffix, no ``+PTX``."""
-    cubins: list[str]
-    """Architectures (``sm_`` numbers, no suffix) whose SASS loads on the device, best first."""
     machine: str
     """``uname -m`` of the host CPU."""
     cpu: str
@@ -57,21 +58,24 @@ class Device(Model, frozen=True):
         """Whether this is a Jetson."""
         return bool(self.compatible)
 
-    def check_arch(self, wanted: str) -> None:
-        """Refuse an architecture that is not this device's.
+    @property
+    def number(self) -> int:
+        """Its capability as a number: 110 for 11.0."""
+        return architectures.number(self.capability)
 
-        :param wanted: value of TORCH_CUDA_ARCH_LIST a user asked for.
+    def check_arch(self, wanted: str) -> None:
+        """Refuse a TORCH_CUDA_ARCH_LIST of which no code starts on this device.
+
+        A build sets the device's own `arch_list`; one that is set already must not mean another machine.
+
         :raises ArchitectureMismatch: with the reason.
+        :raises UsageError: a word of it is no architecture.
         """
-        if wanted == self.arch_list:
+        if any(target.on(self.number) == "native" for target in architectures.parse_list(wanted)):
             return
-        plain = re.sub(r"(\+PTX|[af])$", "", wanted.strip())
-        if plain == self.arch_list:
-            why = f"'{wanted}' has a suffix that torch or vLLM drops; give the plain architecture"
-        else:
-            why = f"code for {wanted} does not run on {self.title}, whose capability is {self.capability}"
         raise ArchitectureMismatch(
-            f"TORCH_CUDA_ARCH_LIST={wanted} contradicts the device: {why}. {self.note}".rstrip(),
+            f"TORCH_CUDA_ARCH_LIST={wanted} contradicts the device: no machine code for {wanted} loads on "
+            f"{self.title}, whose capability is {self.capability}. {self.note}".rstrip(),
             f"leave it out, or set TORCH_CUDA_ARCH_LIST={self.arch_list}",
         )
 
@@ -82,19 +86,35 @@ def devices() -> dict[str, Device]:
     return load_toml(Path(__file__).with_name("devices.toml"), dict[str, Device])
 
 
-def device(name: str) -> Device:
-    """The device called ``name``.
+def canonical(name: str) -> str:
+    """The name in devices.toml of the device that is called ``name``: ``spark`` of ``GB10`` or ``dgx_spark``.
 
     :raises UnknownDevice: no such device; the nearest names are given.
     """
-    known = devices()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    known = _names()
+    if plain in known:
+        return known[plain]
+    near = difflib.get_close_matches(plain, known, n=1)
     guess = f"; did you mean {near[0]}?" if near else ""
     raise UnknownDevice(
-        f"no device is called '{name}'{guess}", f"use one of: --device {' | '.join(known)} (invoke devices)"
+        f"no device is called '{name}'{guess}",
+        f"use one of: --device {' | '.join(devices())} (invoke devices)",
     )
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    found = {alias: name for name, entry in devices().items() for alias in entry.aliases}
+    return found | {name: name for name in devices()}
+
+
+def device(name: str) -> Device:
+    """The device called ``name``, or by one of its aliases.
+
+    :raises UnknownDevice: no such device; the nearest names are given.
+    """
+    return devices()[canonical(name)]
 
 
 def as_dict(entry: Device) -> dict[str, object]:

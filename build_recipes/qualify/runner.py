@@ -84,6 +84,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
     name = device or next((part for part in local if part in devices.devices()), "") or devices.detect() or ""
     if not name:
         raise UsageError(f"{wheel.name} does not say which device it is for", "say it: --device thor")
+    name = devices.canonical(name)
     digest = file_sha256(wheel)
     folder = Places.from_environment().build / "qualify" / digest[:16]
     folder.mkdir(parents=True, exist_ok=True)

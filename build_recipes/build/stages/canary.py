@@ -67,7 +67,8 @@ def canary(tag: str, device: str, python: str) -> CanaryResult:
     if name is None:
         raise UsageError("this machine is no device we know", "invoke canary --device thor")
     arch = device_table.device(name).arch_list
-    return canary_here(Path(python or sys.executable), arch, places.build / f"canary-{name}")
+    folder = places.build / f"canary-{device_table.canonical(name)}"
+    return canary_here(Path(python or sys.executable), arch, folder)
 
 
 def check(result: CanaryResult) -> None:

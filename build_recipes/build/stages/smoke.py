@@ -21,6 +21,7 @@ from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.facts.architectures import Architecture
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import facts
 from build_recipes.formats import fatbin
@@ -118,8 +119,9 @@ def read_sass(plan: Plan, path: Path) -> list[str]:
     :raises AuditFailed: none of them loads on the device.
     """
     with mapped(path) as elf:
-        found = sorted({f"sm_{entry.arch}" for entry in fatbin.read(elf) if entry.kind == "sass"})
-    if not any(f"sm_{cubin}" in found for cubin in plan.device.cubins):
+        seen = {Architecture(entry.arch, entry.suffix) for entry in fatbin.read(elf) if entry.kind == "sass"}
+    found = sorted(f"sm_{one.number}" for one in seen)
+    if not any(one.on(plan.device.number) == "native" for one in seen):
         raise AuditFailed(
             f"{path.name} holds SASS for {', '.join(found) or 'nothing'}, none for {plan.device.title}",
             "report this: the plan asked for another architecture than nvcc produced",

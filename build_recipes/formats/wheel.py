@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Protocol
 
 from packaging.utils import (
+    InvalidName,
     InvalidSdistFilename,
     InvalidWheelFilename,
     canonicalize_name,
     parse_wheel_filename,
 )
+from packaging.version import InvalidVersion, Version
 
 from build_recipes.formats import abi
 from build_recipes.formats.elf import mapped
 from build_recipes.formats.inflate import Archive, Content
+from build_recipes.kit.console import one_line
 from build_recipes.kit.errors import NotAWheel
 
 _MOST_TEXT = 64 << 20
@@ -68,13 +71,17 @@ class Wheel(Archive):
         self.dist_info = folders[0]
         self.metadata = self._headers("METADATA")
         self.wheel = self._headers("WHEEL")
-        self.name = str(canonicalize_name(self.metadata.get("Name", "")))
-        self.version = self.metadata.get("Version", "")
-        self.tags = tuple(sorted(self.wheel.get_all("Tag", [])))
-        if not self.name or not self.version:
+        name, self.version = (str(self.metadata.get(key, "")) for key in ("Name", "Version"))
+        self.tags = tuple(sorted(str(tag) for tag in self.wheel.get_all("Tag", [])))
+        try:
+            self.name = str(canonicalize_name(name, validate=True))
+            Version(self.version)
+        except (InvalidName, InvalidVersion) as error:
             raise NotAWheel(
-                f"{self.path.name} is no wheel: METADATA has no name or version", "fetch it again"
-            )
+                f"{self.path.name} is no wheel: METADATA says name '{one_line(name)}' (PEP 508) and version "
+                f"'{one_line(self.version)}' (PEP 440), which no installer takes",
+                "fetch it again; if it stays, do not use it",
+            ) from error
 
     def _headers(self, name: str) -> Message:
         return HeaderParser().parsestr(self.text(f"{self.dist_info}/{name}"))

@@ -1,7 +1,8 @@
 """What people see. People's text goes to stderr, machines' JSON to stdout, colour only to a terminal.
 
 `rich` does the terminal (it honours ``NO_COLOR`` and ``TERM=dumb``); it is imported on first use so that
-``invoke --list`` stays fast.
+``invoke --list`` stays fast. Whatever is printed goes through `visible`, because names, versions and logs come
+from outside: none of them can steer the terminal (title, clipboard, colours, direction of writing).
 """
 
 from __future__ import annotations
@@ -9,18 +10,49 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
+
+
+def visible(text: str) -> str:
+    """Text in which every character that is not seen is written as its escape: ``\\x1b``, ``\\u202e``.
+
+    Those are the control characters (C0, C1), what sets the direction of writing, invisible format characters
+    and halves of surrogate pairs. Line ends, tabs and spaces stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """A name from outside within a sentence: `visible`, on one line, and cut after ``most`` characters."""
+    shown = visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 @functools.cache
 def console() -> Console:
-    """The console for people, on stderr."""
+    """The console for people, on stderr. All text that it renders goes through `visible`."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    class Visible(Console):
+        def render(self, *words: Any, **options: Any) -> Iterator[Segment]:
+            for segment in super().render(*words, **options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    return Visible(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str = "", style: str | None = None) -> None:
@@ -49,7 +81,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(visible(cell)) for cell in row))
     console().print(drawn)
 
 

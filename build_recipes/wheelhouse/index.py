@@ -5,33 +5,38 @@
 
 Any web server can serve the folder; pip also takes ``file:`` addresses. Each page is replaced in one step,
 the metadata files before the pages that name them, so a reader never sees a page that points to nothing.
+Names come out of the wheels, so they are believed only as far as PEP 427, 440 and 503 go: a wheel whose name is
+no project's, or not its file's, is refused, and nothing is written but below the folder.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import html
 import json
+import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from build_recipes.formats.wheel import Wheel
-from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import NotWritable
+from build_recipes.kit.console import one_line
+from build_recipes.kit.data import Model, load_json, write_atomic
+from build_recipes.kit.errors import ArmoryError, BadData, NotAWheel, NotWritable
 from build_recipes.kit.hashing import file_sha256
+from build_recipes.kit.pages import page
 
 PAGES = "simple"
 _HASHES = ".hashes.json"
 _API = "1.1"
+_ROOM = "build_recipes.wheelhouse"
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,25 @@ class Entry:
     requires_python: str
     size: int
     """Bytes."""
-    mtime: float
-    """Seconds since 1970."""
+    mtime: int
+    """Nanoseconds since 1970."""
+
+
+class _Known(Model, frozen=True):
+    """What an earlier index knew of a wheel, so that it is hashed once."""
+
+    size: int
+    mtime: int
+    sha256: str
 
 
 def write_index(wheels: Path) -> list[Entry]:
     """Write the index of a folder of wheels; files that are no wheels are left alone.
 
     :returns: its entries, by project and version.
-    :raises NotAWheel: a file called .whl is none.
-    :raises NotWritable: the folder cannot be written.
+    :raises NotAWheel: files called .whl are none, or say a name or version that is none; all of them are told,
+        and the pages stay as they were.
+    :raises NotWritable: the folder cannot be written, or a link stands where a page is to be.
     """
     try:
         with _locked(wheels):
@@ -70,96 +84,114 @@ def write_index(wheels: Path) -> list[Entry]:
 def _locked(wheels: Path) -> Iterator[None]:
     """Two publishes at once take turns."""
     wheels.mkdir(parents=True, exist_ok=True)
-    with (wheels / ".lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    for place in (wheels / PAGES, *(wheels / PAGES).glob("*"), wheels / ".lock"):
+        if place.is_symlink():
+            raise NotWritable(
+                f"{place} is a link: the index is written into its own folder only", f"rm {place}"
+            )
+    handle = os.open(wheels / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _write(wheels: Path) -> list[Entry]:
-    known = _known(wheels / _HASHES)
-    entries = []
-    for path in sorted(wheels.glob("*.whl")):
-        entries.append(_entry(path, known.get(path.name)))
+    entries = _entries(wheels)
+    projects = {entry.project: [one for one in entries if one.project == entry.project] for entry in entries}
+    for project, own in projects.items():
+        links = [{"href": _address(one), "attributes": _attributes(one), "text": one.file} for one in own]
+        _pages(wheels / PAGES / project, f"Links for {project}", links, _document(project, own))
+    links = [{"href": f"{name}/", "attributes": {}, "text": name} for name in projects]
+    root = {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
+    _pages(wheels / PAGES, "Simple index", links, root)
+    stamps = {one.file: {"size": one.size, "mtime": one.mtime, "sha256": one.sha256} for one in entries}
+    write_atomic(wheels / _HASHES, json.dumps(stamps))
     kept = {f"{entry.file}.metadata" for entry in entries}
-    projects = {entry.project for entry in entries}
-    for project in sorted(projects):
-        own = [entry for entry in entries if entry.project == project]
-        own.sort(key=lambda entry: (Version(entry.version), entry.file))
-        write_atomic(wheels / PAGES / project / "index.html", _page(project, own))
-        write_atomic(wheels / PAGES / project / "index.json", json.dumps(_document(project, own), indent=1))
-    links = "".join(f'<a href="{name}/">{name}</a><br>\n' for name in sorted(projects))
-    root = {"meta": {"api-version": _API}, "projects": [{"name": name} for name in sorted(projects)]}
-    write_atomic(wheels / PAGES / "index.html", _frame("Simple index", links))
-    write_atomic(wheels / PAGES / "index.json", json.dumps(root, indent=1))
-    write_atomic(wheels / _HASHES, json.dumps({entry.file: _stamp(entry) for entry in entries}))
     for stale in wheels.glob("*.whl.metadata"):
         if stale.name not in kept:
             stale.unlink()
-    for page in (wheels / PAGES).glob("*/index.*"):
-        if page.parent.name not in projects:
-            page.unlink()
+    for old in (wheels / PAGES).glob("*/index.*"):
+        if old.parent.name not in projects:
+            old.unlink()
+    return entries
+
+
+def _entries(wheels: Path) -> list[Entry]:
+    """Every wheel of the folder, by project and version."""
+    try:
+        known = load_json(wheels / _HASHES, dict[str, _Known])
+    except BadData:
+        known = {}  # there is none yet, or it is damaged: every wheel is hashed
+    entries, refused = [], []
+    for path in sorted(wheels.glob("*.whl")):
+        if not path.name.startswith("."):
+            try:
+                entries.append(_entry(path, known.get(path.name)))
+            except NotAWheel as error:
+                refused.append(str(error.args[0]))
+            except ArmoryError as error:
+                refused.append(f"{one_line(path.name)}: {error.args[0]}")
+    if refused:
+        raise NotAWheel(
+            f"{wheels} holds what no index can list:\n  " + "\n  ".join(refused),
+            "move these files elsewhere, then ./inv index",
+        )
     return sorted(entries, key=lambda entry: (entry.project, Version(entry.version), entry.file))
 
 
-def _known(path: Path) -> dict[str, dict[str, Any]]:
-    """What an earlier index knew: file to size, time and hash, so that wheels are hashed once."""
+def _entry(path: Path, known: _Known | None) -> Entry:
+    shown = one_line(path.name)
+    if path.is_symlink() or not path.is_file():
+        raise NotAWheel(f"{shown} is a link or no file", "copy the wheel itself")
     try:
-        return msgspec.convert(msgspec.json.decode(path.read_bytes()), dict[str, dict[str, Any]])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def _stamp(entry: Entry) -> dict[str, Any]:
-    return {"size": entry.size, "mtime": entry.mtime, "sha256": entry.sha256}
-
-
-def _entry(path: Path, known: dict[str, Any] | None) -> Entry:
+        if not re.fullmatch(r"[A-Za-z0-9._+!-]+", path.name):
+            raise InvalidWheelFilename("it has characters that no wheel's name has")
+        project, version = parse_wheel_filename(path.name)[:2]
+    except InvalidWheelFilename as error:
+        raise NotAWheel(f"{shown} is no wheel's file name: {one_line(str(error))}", "rename it") from error
     status = path.stat()
     with Wheel(path) as wheel:
+        if (wheel.name, Version(wheel.version)) != (project, version):
+            raise NotAWheel(
+                f"{shown} says in its METADATA that it is {wheel.name} {wheel.version}: pip and uv would refuse it",
+                "give the file the name that it was made with",
+            )
         metadata = wheel.text(f"{wheel.dist_info}/METADATA").encode()
         requires_python = wheel.metadata.get("Requires-Python", "")
-        project, version = wheel.name, wheel.version
-    with suppress(InvalidWheelFilename):
-        version = str(parse_wheel_filename(path.name)[1])
-    fresh = known and known.get("size") == status.st_size and known.get("mtime") == status.st_mtime
-    digest = known["sha256"] if known and fresh else file_sha256(path)
+    fresh = known is not None and (known.size, known.mtime) == (status.st_size, status.st_mtime_ns)
     beside = path.with_name(f"{path.name}.metadata")
-    if not beside.exists() or beside.read_bytes() != metadata:
+    if beside.is_symlink() or not beside.exists() or beside.read_bytes() != metadata:
         write_atomic(beside, metadata)
     return Entry(
         file=path.name,
-        project=project,
-        version=version,
-        sha256=digest,
+        project=str(project),
+        version=str(version),
+        sha256=known.sha256 if known and fresh else file_sha256(path),
         metadata=hashlib.sha256(metadata).hexdigest(),
-        requires_python=requires_python,
+        requires_python=str(requires_python),
         size=status.st_size,
-        mtime=status.st_mtime,
+        mtime=status.st_mtime_ns,
     )
 
 
-def _frame(title: str, body: str) -> str:
-    return (
-        "<!DOCTYPE html>\n<html><head>"
-        f'<meta name="pypi:repository-version" content="{_API}"><meta charset="utf-8"><title>{title}</title>'
-        f"</head><body>\n{body}</body></html>\n"
-    )
+def _pages(folder: Path, title: str, links: list[dict[str, Any]], document: dict[str, Any]) -> None:
+    write_atomic(folder / "index.html", page(_ROOM, "index.html", api=_API, title=title, links=links))
+    write_atomic(folder / "index.json", json.dumps(document, indent=1))
 
 
-def _page(project: str, entries: list[Entry]) -> str:
-    """PEP 503 page with PEP 658/714 attributes."""
-    lines = []
-    for entry in entries:
-        python = (
-            f' data-requires-python="{html.escape(entry.requires_python)}"' if entry.requires_python else ""
-        )
-        core = f"sha256={entry.metadata}"
-        lines.append(
-            f'<a href="../../{quote(entry.file)}#sha256={entry.sha256}"{python}'
-            f' data-core-metadata="{core}" data-dist-info-metadata="{core}">'
-            f"{html.escape(entry.file)}</a><br>\n"
-        )
-    return _frame(f"Links for {project}", "".join(lines))
+def _address(entry: Entry) -> str:
+    return f"../../{quote(entry.file)}#sha256={entry.sha256}"
+
+
+def _attributes(entry: Entry) -> dict[str, str | None]:
+    """Of a PEP 503 link, with PEP 658 and 714."""
+    return {
+        "data-requires-python": entry.requires_python or None,
+        "data-core-metadata": f"sha256={entry.metadata}",
+        "data-dist-info-metadata": f"sha256={entry.metadata}",
+    }
 
 
 def _document(project: str, entries: list[Entry]) -> dict[str, Any]:

@@ -1,53 +1,102 @@
-"""Serve the wheels folder on loopback, with the content negotiation of PEP 691."""
+"""Serve the wheels folder on loopback, with the content negotiation of PEP 691.
+
+What the index lists is served, and nothing else: its pages, the wheels on them, and their metadata. A link is
+followed nowhere.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+import stat
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from build_recipes.kit import console
 from build_recipes.kit.errors import UsageError
+from build_recipes.wheelhouse.index import PAGES
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _HTML = "application/vnd.pypi.simple.v1+html"
+_KINDS = {
+    ".json": _JSON,
+    ".html": "text/html; charset=utf-8",
+    ".whl": "application/octet-stream",
+    ".metadata": "text/plain; charset=utf-8",
+}
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Files of the folder; pages of the index as the client asks for them."""
+    """Files of the index; pages as the client asks for them."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 60
+    """Seconds that a silent client may hold a thread."""
 
-    def do_GET(self) -> None:
-        """Serve one request."""
-        self._negotiate()
-        super().do_GET()
+    def send_head(self) -> BinaryIO | None:
+        """Send status and headers; the file to copy, or None where there is none."""
+        path, accept = unquote(urlsplit(self.path).path), self.headers.get("Accept", "")
+        if path.startswith(f"/{PAGES}/") and path.endswith("/"):
+            path += "index.json" if _prefers_json(accept) else "index.html"
+        stream = _opened(Path(self.directory), path.removeprefix("/"))
+        if stream is None:
+            self.send_error(HTTPStatus.NOT_FOUND, "the index does not list that")
+            return None
+        self.send_response(HTTPStatus.OK)
+        kind = _HTML if path.endswith(".html") and _HTML in accept else _KINDS[Path(path).suffix]
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(os.fstat(stream.fileno()).st_size))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        return stream
 
-    def do_HEAD(self) -> None:
-        """Serve the head of one request."""
-        self._negotiate()
-        super().do_HEAD()
+    def log_message(self, format: str, *words: Any) -> None:
+        """Tell one request; what the client sent is made visible."""
+        console.say(f"{self.address_string()}  {format % words}")
 
-    def _negotiate(self) -> None:
-        self.kind = ""
-        path = urlsplit(self.path).path
-        if path.startswith("/simple/") and path.endswith("/"):
-            self.kind = _JSON if _prefers_json(self.headers.get("Accept", "")) else _HTML
-            self.path = f"{path}index.{'json' if self.kind == _JSON else 'html'}"
 
-    def guess_type(self, path: object) -> str:
-        """Content type: the one negotiated for a page."""
-        return self.kind or super().guess_type(str(path))
+def _listed(wheels: Path) -> set[str]:
+    """The paths that the index on disk lists, below its folder."""
+    paths = {f"{PAGES}/index.{kind}" for kind in ("html", "json")}
+    for row in _page(wheels / PAGES, "projects"):
+        name = row.get("name", "")
+        paths |= {f"{PAGES}/{name}/index.{kind}" for kind in ("html", "json")}
+        for file in _page(wheels / PAGES / name, "files"):
+            paths |= {file["filename"], f"{file['filename']}.metadata"}
+    return paths
 
-    def list_directory(self, path: object) -> None:
-        """No listings: hidden files stay hidden."""
-        self.send_error(HTTPStatus.NOT_FOUND, "no such page")
 
-    def translate_path(self, path: str) -> str:
-        """Path of the file; names that start with a dot do not exist."""
-        hidden = any(part.startswith(".") for part in urlsplit(path).path.split("/"))
-        return super().translate_path("/.none" if hidden else path)
+def _page(folder: Path, key: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = msgspec.json.decode((folder / "index.json").read_bytes())[key]
+    except (OSError, ValueError, KeyError):
+        return []
+    return found
+
+
+def _opened(wheels: Path, path: str) -> BinaryIO | None:
+    """A listed file, opened through real folders only; None where there is no such thing."""
+    if path not in _listed(wheels):
+        return None
+    *folders, last = path.split("/")
+    steps = [*((folder, os.O_DIRECTORY) for folder in folders), (last, os.O_NONBLOCK)]
+    handles: list[int] = []
+    try:
+        handles.append(os.open(wheels, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for name, flag in steps:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flag
+            handles.append(os.open(name, flags, dir_fd=handles[-1]))
+        return os.fdopen(handles.pop(), "rb") if stat.S_ISREG(os.fstat(handles[-1]).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 def _prefers_json(accept: str) -> bool:

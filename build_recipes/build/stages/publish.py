@@ -22,8 +22,9 @@ from build_recipes.build.stages.package import Packaged
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.stages.published import Published
+from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import NotWritable
+from build_recipes.kit.errors import NotAWheel, NotWritable
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.sources.fetch import Fetched
 from build_recipes.wheelhouse import provenance
@@ -80,7 +81,10 @@ def publish(facts: Facts) -> Published:
     finally:
         beside.unlink(missing_ok=True)
     provenance.write_statement(facts.packaged.provenance, target)
-    write_index(wheels)
+    try:
+        write_index(wheels)
+    except NotAWheel as error:  # somebody else's file: this wheel is published all the same
+        warn(f"the index is not written anew: {error.args[0]}; next: {error.advice}")
     return Published(target, manifest)
 
 

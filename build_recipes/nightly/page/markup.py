@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from build_recipes.kit.console import visible
+
 
 class Markup(str):
     """Text that is markup already."""
@@ -19,7 +21,8 @@ VOID = frozenset({"meta", "link", "br", "line", "circle", "path", "rect", "polyl
 def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Markup:
     """An element. ``class_`` is ``class``, ``aria_label`` is ``aria-label``; None and False are left out."""
     written = "".join(
-        f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{html.escape(str(value))}"')
+        f" {name.rstrip('_').replace('_', '-')}"
+        + ("" if value is True else f'="{html.escape(visible(str(value)))}"')
         for name, value in attributes.items()
         if value is not None and value is not False
     )
@@ -38,7 +41,7 @@ def join(children: Iterable[Child]) -> Markup:
         if isinstance(child, Markup):
             parts.append(str(child))
         elif isinstance(child, str):
-            parts.append(html.escape(child, quote=False))
+            parts.append(html.escape(visible(child), quote=False))
         elif isinstance(child, (int, float)):
             parts.append(str(child))
         else:

@@ -9,10 +9,12 @@ import sys
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from build_recipes.build.modules import parts
-from build_recipes.kit.errors import BadData
+from build_recipes.kit.errors import BadData, HashMismatch, NotAWheel
+from build_recipes.sources import official
 from build_recipes.sources.cmake.trees import Scan, reader
 from build_recipes.sources.lockfile import load_lock, lock_path
 from build_recipes.sources.modules import Kind, Makeup, Module, extensions, makeup
@@ -146,3 +148,29 @@ def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> N
     assert told["empty"] == told["other"] == (None, "has no code for 11.0: CMake makes nothing of it")
     assert told["gone"] == (None, "its source tree could not be had")
     assert [part.module.target for part in found if not part.whole] == ["copied", "gone"]
+
+
+@pytest.mark.network
+def test_the_official_wheel_is_pinned_by_one_hash_and_its_members_have_owners(
+    sdists: Path, tmp_path: Path
+) -> None:
+    """v0.26.0's wheel for aarch64 on the package index: 0.8 MB of 298 are read."""
+    pin = official.pin("0.26.0", "aarch64")
+    assert pin is not None
+    assert pin.wheel.filename.endswith("_aarch64.whl")
+    rows = official.record(pin, tmp_path)
+    found = makeup(sdists / "0.26.0")
+    owners = {name: owner.target for name in rows if (owner := found.owner(name))}
+    assert owners["vllm/_moe_C_stable_libtorch.abi3.so"] == "_moe_C_stable_libtorch"
+    assert owners["vllm/third_party/deep_gemm/_C.cpython-312-aarch64-linux-gnu.so"] == "_deep_gemm_C"
+    assert owners["vllm/vllm_flash_attn/cute/interface.py"] == "_vllm_fa4_cutedsl_C"
+    assert owners["vllm/vllm-rs"] == "vllm-rs"
+    unowned = [name for name in rows if name not in owners and name.endswith(".so")]
+    assert not unowned
+    taken = official.take(pin, ["vllm/third_party/flashmla/flash_mla_interface.py"], tmp_path)
+    assert b"torch.ops._flashmla_C" in taken["vllm/third_party/flashmla/flash_mla_interface.py"].read_bytes()
+    assert official.take(pin, taken, tmp_path, offline=True) == taken
+    with pytest.raises(NotAWheel, match=r"has no vllm/nothing\.py"):
+        official.take(pin, ["vllm/nothing.py"], tmp_path)
+    with pytest.raises(HashMismatch, match="not what the lock says"):
+        official.record(msgspec.structs.replace(pin, record="0" * 64), tmp_path)

@@ -29,7 +29,7 @@ from build_recipes.kit.errors import (
     UsageError,
 )
 from build_recipes.kit.paths import Places
-from build_recipes.sources import registry, resolve
+from build_recipes.sources import official, registry, resolve
 from build_recipes.sources.cmake.trees import Declaration, Read, Scan, reader
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
@@ -38,6 +38,7 @@ from build_recipes.sources.lockfile import (
     Change,
     FilePin,
     Lock,
+    OfficialPin,
     SubmodulePin,
     TorchPin,
     TreePin,
@@ -95,7 +96,8 @@ def make_lock(
     )
     wheels = resolve.resolve(build, "build", pythons)
     return Lock(
-        tag=tag, version=version, vllm=vllm, trees=trees, torch=torch, cargo=cargo, wheels=[*cuda, *wheels]
+        tag=tag, version=version, vllm=vllm, trees=trees, torch=torch, cargo=cargo, wheels=[*cuda, *wheels],
+        official=_official(version),
     )  # fmt: skip
 
 
@@ -263,6 +265,21 @@ def _from_wheel(declared: Declaration, version: str) -> WheelMembers | None:
         console.warn(f"{declared.name}: not in the official wheel either: {error.args[0]}")
         return None
     return members if members.members else None
+
+
+def _official(version: str) -> list[OfficialPin]:
+    """The official wheels of a version, as far as the index can be asked."""
+    found = []
+    for machine in ("aarch64", "x86_64"):
+        try:
+            pin = official.pin(version, machine)
+        except ArmoryError as error:
+            console.warn(f"the official wheel for {machine} is not pinned: {error.args[0]}")
+            continue
+        if pin is not None:
+            console.step("lock", f"{pin.wheel.filename}: RECORD {pin.record[:16]}")
+            found.append(pin)
+    return found
 
 
 # -- torch ---------------------------------------------------------------------------------------

@@ -125,6 +125,16 @@ class CargoPin(Model, frozen=True, kw_only=True):
     crates: int
 
 
+class OfficialPin(Model, frozen=True, kw_only=True):
+    """The official wheel of the tag: what a whole wheel is compared with."""
+
+    machine: str
+    """``aarch64`` or ``x86_64``."""
+    wheel: FilePin
+    record: str
+    """SHA-256 of its RECORD, which pins every member."""
+
+
 class Lock(Model, frozen=True, kw_only=True):
     """Everything a build of one tag reads."""
 
@@ -138,6 +148,8 @@ class Lock(Model, frozen=True, kw_only=True):
     cargo: list[CargoPin] = msgspec.field(default_factory=list)
     wheels: list[FilePin]
     """Groups ``cuda`` and ``build``."""
+    official: list[OfficialPin] = msgspec.field(default_factory=list)
+    """One for each CPU that the index has a wheel for."""
     digest: str = ""
     """SHA-256 of all of the above."""
 
@@ -166,8 +178,10 @@ class Lock(Model, frozen=True, kw_only=True):
 
 def digest_of(lock: Lock) -> str:
     """SHA-256 of a lock's content without its digest, independent of how the TOML is laid out."""
-    bare = msgspec.structs.replace(lock, digest="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()
+    text = msgspec.json.encode(msgspec.structs.replace(lock, digest=""), order="deterministic")
+    if not lock.official:  # locks that were made before there was such a field keep their digest
+        text = text.replace(b'"official":[],', b"")
+    return hashlib.sha256(text).hexdigest()
 
 
 def lock_path(tag: str, folder: Path | None = None) -> Path:
@@ -333,6 +347,8 @@ def _flat(lock: Lock) -> dict[str, str]:
             flat[f"tree {tree.name} submodule {sub.path}"] = f"{sub.repository} {sub.commit}{skipped}"
     for place, pin in enumerate(lock.torch):
         flat[f"torch choice {place + 1}"] = f"{pin.version} from {pin.index}"
+    for official in lock.official:
+        flat[f"official wheel {official.machine}"] = f"{official.wheel.filename} {official.wheel.sha256[:12]}"
     for cargo in lock.cargo:
         flat[f"crates {cargo.path}"] = f"{cargo.crates} crates {cargo.sha256}"
     names: dict[str, set[str]] = {}

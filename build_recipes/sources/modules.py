@@ -46,6 +46,8 @@ class Module:
     """``file:line`` of the command that defines it; the tree alone where an external tree does."""
     optional: bool
     """Whether setup.py goes on without it."""
+    places: tuple[str, ...] = ()
+    """Folders of the wheel that its files are installed into, beside its library."""
 
     @property
     def target(self) -> str:
@@ -56,6 +58,13 @@ class Module:
     def compiled(self) -> bool:
         """Whether CMake links a library of that name."""
         return self.kind in (Kind.KERNEL, Kind.HOST)
+
+    def holds(self, member: str) -> int:
+        """How well a member of a wheel fits it: 0 where it is none of its files, else more the nearer."""
+        folder, _, name = member.rpartition("/")
+        if name.split(".")[0] == self.target and folder == self.name.rpartition(".")[0].replace(".", "/"):
+            return len(member) + 1
+        return max((len(place) for place in self.places if f"{member}/".startswith(f"{place}/")), default=0)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Makeup:
     def module(self, target: str) -> Module | None:
         """The module of that target."""
         return next((module for module in self.modules if module.target == target), None)
+
+    def owner(self, member: str) -> Module | None:
+        """The module that a member of a wheel belongs to; None for vLLM's own Python files."""
+        best = max(self.modules, key=lambda module: module.holds(member), default=None)
+        return best if best is not None and best.holds(member) else None
 
     def of(self, *kinds: Kind) -> tuple[Module, ...]:
         """The modules of some kinds."""
@@ -235,7 +249,21 @@ class _Project:
             kind = Kind.KERNEL  # an external tree's own CMake defines it
         else:
             kind = Kind.CUSTOM if any("DEPENDS" in call.command.words() for call in customs) else Kind.COPIED
-        return Module(name, kind, tuple(trees), where[0] if where else next(iter(trees), ""), optional)
+        where_first = where[0] if where else next(iter(trees), "")
+        return Module(name, kind, tuple(trees), where_first, optional, self.places(installs))
+
+    def places(self, installs: list[Call]) -> tuple[str, ...]:
+        """Folders that install commands name: DESTINATION, or a path below the prefix in a script."""
+        found: dict[str, None] = {}
+        for call in installs:
+            for one, two in zip(call.values, call.values[1:], strict=False):
+                if one == "DESTINATION" and two:
+                    found[two.strip("/")] = None
+            for word in call.command.words():
+                if "CMAKE_INSTALL_PREFIX" in word and not re.search(r"file\(MAKE_DIRECTORY[^)]*\)\s*$", word):
+                    paths = re.findall(r"CMAKE_INSTALL_PREFIX\}/(vllm/[\w/]*\w)", word)
+                    found.update(dict.fromkeys(max(paths, key=len, default="").split() or []))
+        return tuple(found)
 
     def _defines(self, call: Call, target: str, *, library: bool) -> bool:
         name = call.command.name

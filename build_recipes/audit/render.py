@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import html
-from pathlib import Path
-
 from build_recipes.audit.audit import NOT_USABLE, READY, Audit
 from build_recipes.audit.compare import Difference
 from build_recipes.audit.coverage import ABSENT, JIT, NATIVE, FamilyOnDevice
 from build_recipes.audit.families import facts
-from build_recipes.kit import console
+from build_recipes.kit import console, pages
 
 _SHORT = {NATIVE: "native", JIT: "JIT", ABSENT: "absent", "not needed": "-"}
 
@@ -103,46 +100,12 @@ def show_difference(a: Audit, b: Audit, found: Difference) -> None:
 
 def page(audit: Audit) -> str:
     """The audit as one HTML page without scripts or anything to fetch."""
-    frame = (Path(__file__).with_name("audit.html")).read_text(encoding="utf-8")
-    verdicts = "".join(
-        f'<tr><th>{_text(one.device)}</th><td class="{_class(one.verdict)}">{_text(one.verdict)}</td>'
-        f"<td>{'<br>'.join(map(_text, one.reasons))}</td></tr>"
-        for one in audit.devices.values()
+    return pages.page(
+        "build_recipes.audit",
+        "audit.html",
+        audit=audit,
+        size=console.size(audit.size),
+        verdict_class={READY: "native", NOT_USABLE: "absent"},
+        families=family_rows(audit),
+        modules=module_rows(audit),
     )
-    families = "".join(
-        f"<tr><th>{_text(row[0])}</th><td>{row[1]}</td>"
-        + "".join(f'<td class="{text.split(" ")[0] or "none"}">{_text(text)}</td>' for text in row[2:])
-        + "</tr>"
-        for row in family_rows(audit)
-    )
-    modules = "".join(
-        f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in module_rows(audit)
-    )
-    findings = "".join(
-        f"<tr><td>{_text(one.severity)}</td><td><code>{_text(one.id)}</code></td><td>{_text(one.text)}</td>"
-        f"<td>{_text(one.advice)}</td></tr>"
-        for one in audit.findings
-    )
-    values = {
-        "title": _text(audit.wheel),
-        "facts": _text(
-            f"vLLM {audit.version} · {console.size(audit.size)} · glibc {audit.glibc}"
-            f" · torch{audit.requires_torch}"
-        ),
-        "devices": "".join(f"<th>{_text(name)}</th>" for name in audit.devices),
-        "verdicts": verdicts,
-        "families": families,
-        "modules": modules,
-        "findings": findings,
-    }
-    for name, value in values.items():
-        frame = frame.replace(f"<!--{name}-->", value)
-    return frame
-
-
-def _class(verdict: str) -> str:
-    return {READY: "native", NOT_USABLE: "absent"}.get(verdict, "JIT")
-
-
-def _text(text: str) -> str:
-    return html.escape(text)

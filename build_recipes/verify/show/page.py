@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
+from build_recipes.kit.pages import page as page_of
 from build_recipes.verify.judge.matrix import Matrix
-
-_TEMPLATE = Path(__file__).with_name("matrix.html")
 
 
 def page(matrix: Matrix) -> str:
@@ -39,5 +36,4 @@ def page(matrix: Matrix) -> str:
         "unread": matrix.unread,
         "made": time.strftime("%F %H:%M UTC", time.gmtime()),
     }
-    packed = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    return _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", packed)
+    return page_of("build_recipes.verify.show", "matrix.html", data=data)

@@ -18,7 +18,7 @@ from build_recipes.kit.errors import NightBusy, NightFailed
 from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly import events, feed, leash, matrix, runner, sharing, steps
-from build_recipes.nightly.extract import facts
+from build_recipes.nightly.extract import extract
 from build_recipes.nightly.night import open_store
 
 REAL = Places.from_environment()
@@ -231,17 +231,17 @@ def test_facts_are_read_from_what_the_commands_print(tmp_path: Path) -> None:
     manifest.write_text(
         json.dumps({"wheel": {"name": "w.whl", "size": 5}, "plan": {"fingerprint": "f"}, "units": units})
     )
-    built = facts("build", {"wheel": "/x/w.whl", "manifest": str(manifest), "up_to_date": False})
+    built = extract("build", {"wheel": "/x/w.whl", "manifest": str(manifest), "up_to_date": False})
     assert (built["units"], built["cached"], built["cpu_s"]) == (2, 1, 21.2)
     assert built["wheel"]["name"] == "w.whl"
     verdict = {"verdict": "not usable", "reasons": ["a", "b", "c", "d"]}
-    assert facts("audit", {"devices": {"thor": verdict}})["devices"]["thor"]["reasons"] == ["a", "b", "c"]
+    assert extract("audit", {"devices": {"thor": verdict}})["devices"]["thor"]["reasons"] == ["a", "b", "c"]
     breaks = [{"module": "vllm.x", "name": "Y"}] * 9
-    told = facts("omni 0.20.0", {"omni": "0.20.0", "verdict": "breaks", "breaks": breaks})
+    told = extract("omni 0.20.0", {"omni": "0.20.0", "verdict": "breaks", "breaks": breaks})
     assert (told["breaks"], told["names"][0], len(told["names"])) == (9, "vllm.x.Y", 5)
     cells = [{"patch": "P1", "state": "applies"}, {"patch": "P2", "state": "conflict"}]
-    assert facts("patches", {"cells": cells})["bad"] == ["P2"]
-    assert facts("qualify", {"tiers": [{"name": "import", "result": "passed"}]})["tiers"] == {
+    assert extract("patches", {"cells": cells})["bad"] == ["P2"]
+    assert extract("qualify", {"tiers": [{"name": "import", "result": "passed"}]})["tiers"] == {
         "import": "passed"
     }
     for step, document in (
@@ -250,7 +250,7 @@ def test_facts_are_read_from_what_the_commands_print(tmp_path: Path) -> None:
         ("build", {"manifest": "/no"}),
         ("lock", {"a": 1}),
     ):
-        assert facts(step, document) == {}
+        assert extract(step, document) == {}
 
 
 @pytest.mark.network
@@ -261,4 +261,4 @@ def test_the_smoke_night_reads_facts_of_the_real_commands(tmp_path: Path, places
         tmp_path / "patches.log", env=steps.environment(VLLM_ARMORY_CACHE=str(REAL.cache)), deadline=None,
     )  # fmt: skip
     assert outcome.document is not None, outcome
-    assert facts("patches", outcome.document)["states"]
+    assert extract("patches", outcome.document)["states"]

@@ -13,7 +13,7 @@ from build_recipes.audit import coverage as verdict
 from build_recipes.audit import findings, subject
 from build_recipes.audit.closure import Closure, Library, close
 from build_recipes.audit.coverage import FamilyOnDevice
-from build_recipes.audit.families import facts
+from build_recipes.audit.families import family_table
 from build_recipes.audit.findings import Finding
 from build_recipes.audit.promise import Promise
 from build_recipes.audit.scan import Module, scan
@@ -213,7 +213,7 @@ def judge(
         modules_lost = ", ".join(one.id.partition(":")[2] for one in unresolved)
         against.append(f"would not import for missing symbols: {modules_lost}")
     stems = {findings.stem(module.path) for module in modules}
-    for names in facts().required:
+    for names in family_table().required:
         if not stems.intersection(names):
             against.append(f"has no {names[0]} module, which every model calls")
     machines = {module.machine for module in modules if module.machine}
@@ -251,8 +251,8 @@ def judge(
 
 
 def _title(family: str) -> str:
-    return facts().family[family].title
+    return family_table().family[family].title
 
 
 def _core(family: str) -> bool:
-    return facts().family[family].core
+    return family_table().family[family].core

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
 
-from build_recipes.audit.families import facts
+from build_recipes.audit.families import family_table
 from build_recipes.audit.scan import Module, Target, Unit
 from build_recipes.facts import architectures
 from build_recipes.facts.device import Device
@@ -66,16 +66,16 @@ def families(modules: Iterable[Module], device: Device) -> dict[str, FamilyOnDev
             elif newest is not None:
                 row[1] += count
                 row[4] += 1
-                least = facts().ptx.get(newest.isa, newest.isa)
+                least = family_table().ptx.get(newest.isa, newest.isa)
                 driver[family] = max(driver.get(family, ()), tuple(map(int, least.split("."))))
             else:
                 row[2] += count
     found = {}
-    for family in facts().family:
+    for family in family_table().family:
         if family in tally:
             native, jit, absent, empty, units = tally[family]
             status = JIT if jit else NATIVE if native else ABSENT
-            if not facts().family[family].needed(device.number):
+            if not family_table().family[family].needed(device.number):
                 status = NOT_NEEDED
             least = ".".join(map(str, driver.get(family, ())))
             found[family] = FamilyOnDevice(status, native, jit, absent, empty, units, least)

@@ -26,7 +26,7 @@ class Family(Model, frozen=True):
         return any(least <= capability <= most for least, most in self.on)
 
 
-class Facts(Model, frozen=True):
+class FamilyTable(Model, frozen=True):
     """families.toml."""
 
     required: list[list[str]]
@@ -40,9 +40,9 @@ class Facts(Model, frozen=True):
 
 
 @functools.cache
-def facts() -> Facts:
+def family_table() -> FamilyTable:
     """The families, from families.toml."""
-    return load_toml(Path(__file__).with_name("families.toml"), Facts)
+    return load_toml(Path(__file__).with_name("families.toml"), FamilyTable)
 
 
 @functools.cache
@@ -50,14 +50,16 @@ def _rules() -> list[tuple[str, tuple[str, ...]]]:
     """Family and the parts that must all occur in a name, in order."""
     return [
         (family, (part,) if isinstance(part, str) else tuple(part))
-        for family, one in facts().family.items()
+        for family, one in family_table().family.items()
         for part in one.names
     ]
 
 
 @functools.cache
 def _of_module(module: str) -> str | None:
-    return next((name for name, one in facts().family.items() if any(p in module for p in one.modules)), None)
+    return next(
+        (name for name, one in family_table().family.items() if any(p in module for p in one.modules)), None
+    )
 
 
 @functools.cache
@@ -70,6 +72,6 @@ def _of_symbol(symbol: str) -> str:
 
 def classify(module: str, symbol: str) -> str | None:
     """Family of an entry function; None for a kernel that is empty on purpose."""
-    if any(part in symbol for part in facts().idle):
+    if any(part in symbol for part in family_table().idle):
         return None
     return _of_module(module) or _of_symbol(symbol)

@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from build_recipes.audit import coverage as verdict
 from build_recipes.audit.closure import Closure, readable
-from build_recipes.audit.families import facts
+from build_recipes.audit.families import family_table
 from build_recipes.audit.scan import Module, Scan
 from build_recipes.facts.device import device
 from build_recipes.formats import abi
@@ -223,7 +223,7 @@ def promised(wheel: Distribution, modules: Sequence[Module], promise: Promise) -
                 f"no-sass:{name}", "error", text, f"build with TORCH_CUDA_ARCH_LIST={entry.arch_list}"
             )
     for family, one in verdict.families(modules, entry).items():
-        if one.status == verdict.ABSENT and facts().family[family].core:
+        if one.status == verdict.ABSENT and family_table().family[family].core:
             text = f"no kernel of '{family}' has code for {promise.device}, and every model needs them"
             yield Finding(f"absent:{family}", "error", text, "build its units for the device, or patch them")
         elif one.status == verdict.ABSENT and one.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from build_recipes.audit.audit import NOT_USABLE, READY, Audit
 from build_recipes.audit.compare import Difference
 from build_recipes.audit.coverage import ABSENT, JIT, NATIVE, FamilyOnDevice
-from build_recipes.audit.families import facts
+from build_recipes.audit.families import family_table
 from build_recipes.kit import console, pages
 
 _SHORT = {NATIVE: "native", JIT: "JIT", ABSENT: "absent", "not needed": "-"}
@@ -43,7 +43,7 @@ def module_rows(audit: Audit) -> list[list[str]]:
 def family_rows(audit: Audit) -> list[list[str]]:
     """One row a kernel family: title, kernels, then a cell a device."""
     rows = []
-    for name, family in facts().family.items():
+    for name, family in family_table().family.items():
         found = [one.families.get(name) for one in audit.devices.values()]
         some = next((one for one in found if one), None)
         if some:

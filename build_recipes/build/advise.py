@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.audit import subject
 from build_recipes.audit.audit import NOT_USABLE, SLOW_START, Audit, audit_wheel
 from build_recipes.audit.coverage import ABSENT, JIT, NATIVE
-from build_recipes.audit.families import facts
+from build_recipes.audit.families import family_table
 from build_recipes.facts import device as device_table
 from build_recipes.facts.device import Device
 from build_recipes.kit.errors import ArmoryError, NetworkError, NotAWheel, UnknownTag, UsageError
@@ -114,7 +114,9 @@ def _judged(kind: str, audit: Audit, name: str, size: int) -> Choice:
     one = audit.devices[name]
 
     def titles(status: str) -> tuple[str, ...]:
-        return tuple(facts().family[f].title for f, seen in one.families.items() if seen.status == status)
+        return tuple(
+            family_table().family[f].title for f, seen in one.families.items() if seen.status == status
+        )
 
     slow = {family: seen for family, seen in one.families.items() if seen.status == JIT}
     return Choice(
@@ -128,7 +130,7 @@ def _judged(kind: str, audit: Audit, name: str, size: int) -> Choice:
         size=size,
         torch=audit.requires_torch,
         driver=max((seen.driver for seen in slow.values()), key=_version, default=""),
-        first_start_s=sum(facts().family[f].jit_seconds * seen.jit_units for f, seen in slow.items()),
+        first_start_s=sum(family_table().family[f].jit_seconds * seen.jit_units for f, seen in slow.items()),
     )
 
 

@@ -57,8 +57,8 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         step("package", describe(packaged))
         audited = gate.audit_gate(plan, made, compiled, packaged)
         step("audit", audited.summary())
-        facts_of_build = publish.Facts(plan, fetched, patched, made, compiled, packaged, audited, sample)
-        done = publish.publish(facts_of_build)
+        built = publish.Built(plan, fetched, patched, made, compiled, packaged, audited, sample)
+        done = publish.publish(built)
         step("publish", str(done.wheel))
     return Result(done.wheel, done.manifest, False, time.monotonic() - started)
 

@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 
 from build_recipes.build.plan import TREE_GIB
 from build_recipes.doctor.case import Case, Finding
-from build_recipes.doctor.tables import facts, minor, numbers
+from build_recipes.doctor.tables import minor, numbers, tables
 from build_recipes.facts import architectures
 from build_recipes.kit.errors import UsageError
 
@@ -154,7 +154,7 @@ def compiler(case: Case) -> Finding | None:
             f"torch's headers need C++{standard}",
             "apt-get install g++-13; export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
         )
-    newest = facts().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
+    newest = tables().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
     if newest and numbers(gcc)[0] > newest:
         return Finding(
             "GCC",
@@ -232,7 +232,7 @@ def memory(case: Case) -> Finding | None:
     seen = f"{have} GiB and {swap} GiB of swap"
     if case.device is None:
         return Finding("memory", "ok", seen)
-    heaviest = facts().heaviest.get(case.device.capability)
+    heaviest = tables().heaviest.get(case.device.capability)
     if heaviest is None:
         return Finding(
             "memory", "unknown", seen, f"the heaviest unit for {case.device.capability} was not measured"

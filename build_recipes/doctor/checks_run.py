@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from build_recipes.doctor.case import Case, Finding
-from build_recipes.doctor.tables import facts, minor, numbers
+from build_recipes.doctor.tables import minor, numbers, tables
 
 
 def board(case: Case) -> Finding | None:
@@ -160,14 +160,14 @@ def triton(case: Case) -> Finding | None:
     if case.device is None:
         return None
     capability = case.device.capability
-    first = facts().ptxas_knows.get(capability)
+    first = tables().ptxas_knows.get(capability)
     found = case.machine.triton
     if found is not None:
         name, ptxas = f"Triton {found.version}", found.ptxas
-    elif case.version is not None and case.version.torch in facts().triton_of_torch:
-        version = facts().triton_of_torch[case.version.torch]
+    elif case.version is not None and case.version.torch in tables().triton_of_torch:
+        version = tables().triton_of_torch[case.version.torch]
         name = f"Triton {version} (with torch {case.version.torch}, which vLLM {case.tag} pins)"
-        ptxas = facts().ptxas_of_triton.get(minor(version))
+        ptxas = tables().ptxas_of_triton.get(minor(version))
     else:
         return None
     if ptxas is None or first is None:

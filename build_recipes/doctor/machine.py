@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.doctor.tables import facts
+from build_recipes.doctor.tables import tables
 from build_recipes.facts import device as device_table
 
 VARIABLES = (
@@ -119,7 +119,7 @@ def read_machine(root: Path) -> Machine:
         l4t=l4t,
         jetpack=_jetpack(packages, l4t),
         driver=driver,
-        driver_cuda=facts().driver_cuda.get(driver.split(".")[0]) if driver else None,
+        driver_cuda=tables().driver_cuda.get(driver.split(".")[0]) if driver else None,
         nvml="absent" if (root / "usr/lib").is_dir() and not _nvml_library(root) else None,
         gpus=tuple(_gpus(root)),
         glibc=_upstream(packages.get("libc6")),
@@ -165,7 +165,7 @@ def read_triton(site: Path) -> Triton | None:
     if not found:
         return None
     version = found.group(1)
-    return Triton(version, facts().ptxas_of_triton.get(".".join(version.split(".")[:2])))
+    return Triton(version, tables().ptxas_of_triton.get(".".join(version.split(".")[:2])))
 
 
 def _text(path: Path) -> str | None:
@@ -216,7 +216,7 @@ def _l4t(root: Path, packages: dict[str, str]) -> str | None:
 
 
 def _jetpack(packages: dict[str, str], l4t: str | None) -> str | None:
-    return _upstream(packages.get("nvidia-jetpack")) or (facts().jetpack.get(l4t) if l4t else None)
+    return _upstream(packages.get("nvidia-jetpack")) or (tables().jetpack.get(l4t) if l4t else None)
 
 
 def _driver(root: Path) -> str | None:

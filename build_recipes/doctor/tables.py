@@ -18,7 +18,7 @@ class Heaviest(Model, frozen=True):
     """Measured for this capability, or assumed from another."""
 
 
-class Facts(Model, frozen=True):
+class Tables(Model, frozen=True):
     """doctor.toml; its comments say where each table is from."""
 
     jetpack: dict[str, str]
@@ -31,9 +31,9 @@ class Facts(Model, frozen=True):
 
 
 @functools.cache
-def facts() -> Facts:
+def tables() -> Tables:
     """doctor.toml, read once."""
-    return load_toml(Path(__file__).with_name("doctor.toml"), Facts)
+    return load_toml(Path(__file__).with_name("doctor.toml"), Tables)
 
 
 def minor(version: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def facts(step: str, document: Any) -> dict[str, Any]:
+def extract(step: str, document: Any) -> dict[str, Any]:
     """The facts of a step's document, by the step's first word; empty where it is not understood."""
     readers = {"build": _build, "audit": _audit, "omni": _omni, "patches": _patches, "qualify": _qualify}
     reader = readers.get(step.split(" ", maxsplit=1)[0])

@@ -23,7 +23,7 @@ from build_recipes.kit.errors import NightBusy, NightFailed, NotWritable, UsageE
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import events, feed, matrix, sharing, steps
 from build_recipes.nightly.config import Config
-from build_recipes.nightly.extract import facts
+from build_recipes.nightly.extract import extract
 from build_recipes.nightly.jobs import Command, Job, commands
 from build_recipes.nightly.store import Store
 
@@ -203,7 +203,7 @@ def _time_box(night: Night) -> str:
 def _tell_step(
     night: Night, run: str, command: Command, outcome: steps.Outcome, words: list[str]
 ) -> dict[str, Any]:
-    got = facts(command.name, outcome.document)
+    got = extract(command.name, outcome.document)
     data: dict[str, Any] = {
         "step": command.name,
         "gate": command.step.gate,

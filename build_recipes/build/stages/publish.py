@@ -34,7 +34,7 @@ MANIFEST_SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Facts:
+class Built:
     """Everything that is known about a finished build."""
 
     plan: Plan
@@ -65,13 +65,13 @@ def check_writable(wheels: Path) -> None:
         ) from None
 
 
-def publish(facts: Facts) -> Published:
+def publish(built: Built) -> Published:
     """Put the wheel and its manifest into wheels/ and rewrite the index."""
-    wheels = facts.plan.places.wheels
-    source = facts.packaged.wheel
+    wheels = built.plan.places.wheels
+    source = built.packaged.wheel
     target = wheels / source.name
     manifest = wheels / (source.name.removesuffix(".whl") + ".manifest.json")
-    write_atomic(manifest, json.dumps(manifest_of(facts), indent=1, default=str))
+    write_atomic(manifest, json.dumps(manifest_of(built), indent=1, default=str))
     beside = wheels / f".{source.name}.{os.getpid()}"
     try:
         shutil.copyfile(source, beside)
@@ -80,7 +80,7 @@ def publish(facts: Facts) -> Published:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    provenance.write_statement(facts.packaged.provenance, target)
+    provenance.write_statement(built.packaged.provenance, target)
     try:
         write_index(wheels)
     except NotAWheel as error:  # somebody else's file: this wheel is published all the same
@@ -88,10 +88,10 @@ def publish(facts: Facts) -> Published:
     return Published(target, manifest)
 
 
-def manifest_of(facts: Facts) -> dict[str, Any]:
+def manifest_of(built: Built) -> dict[str, Any]:
     """Plan, lock, patches, toolchain, durations and units of a build, as one JSON document."""
-    plan, made = facts.plan, facts.made
-    wheel = facts.packaged.wheel
+    plan, made = built.plan, built.made
+    wheel = built.packaged.wheel
     units: dict[str, dict[str, Any]] = {}
     for entry in read_journal(plan.tree / "units.jsonl"):
         if entry["code"] == 0 and not (entry["cached"] and entry["unit"] in units):
@@ -110,12 +110,12 @@ def manifest_of(facts: Facts) -> dict[str, Any]:
                 tree.name: {
                     "repository": tree.repository,
                     "commit": tree.commit,
-                    "left_out": facts.fetched.missing.get(tree.name),
+                    "left_out": built.fetched.missing.get(tree.name),
                 }
                 for tree in plan.lock.trees
             },
         },
-        "patches": [entry.__dict__ for entry in facts.patched.applied],
+        "patches": [entry.__dict__ for entry in built.patched.applied],
         "toolchain": {
             "cuda": made.cuda_version,
             "cuda_origin": made.cuda_origin,
@@ -123,14 +123,14 @@ def manifest_of(facts: Facts) -> dict[str, Any]:
             "torch_cuda": made.torch_cuda,
             "cross": plan.cross,
         },
-        "modules": list(facts.compiled.modules),
-        "left_out": facts.compiled.left_out,
-        "smoke": facts.sample,
-        "audit": facts.audited.as_dict(),
+        "modules": list(built.compiled.modules),
+        "left_out": built.compiled.left_out,
+        "smoke": built.sample,
+        "audit": built.audited.as_dict(),
         "seconds": {
             **{name: entry.seconds for name, entry in stages.items() if entry},
-            "compile_last_run": facts.compiled.seconds,
-            "package": facts.packaged.seconds,
+            "compile_last_run": built.compiled.seconds,
+            "package": built.packaged.seconds,
         },
         "units": units,
     }

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from build_recipes.verify.judge.resolve import Place, Resolver
 from build_recipes.verify.judge.signature import bound, constructor, disorder, is_plain, misfit, problem
 from build_recipes.verify.read.model import (
+    BODY,
     CLASS,
     FUNCTION,
     VALUE,
@@ -22,7 +23,7 @@ from build_recipes.verify.read.model import (
     Node,
     Summary,
     Try,
-    With,
+    walk,
 )
 from build_recipes.verify.read.tree import OMNI, VLLM
 
@@ -340,31 +341,25 @@ def _members(entry: Class) -> set[str]:
     return {*entry.methods, *entry.attributes, *entry.fields, *entry.instance}
 
 
+_ASKS = ("signature", "hasattr", "version", "inspect", "supports")
+"""Words of a condition that asks whether a call fits."""
+
+
 def _calls(summary: Summary) -> Iterator[tuple[Call, bool]]:
     """All calls of a file, and whether they are tested for or caught."""
     for nodes in (summary.flow.body, *summary.flow.functions.values()):
-        yield from _within(nodes, False)
+        for node, around in walk(nodes):
+            if isinstance(node, Call):
+                yield node, any(_tests(outer, part) for outer, part in around)
 
 
-def _within(nodes: list[Node], tested: bool) -> Iterator[tuple[Call, bool]]:
-    for node in nodes:
-        if isinstance(node, Call):
-            yield node, tested
-        elif isinstance(node, If):
-            asks = any(
-                word in node.text for word in ("signature", "hasattr", "version", "inspect", "supports")
-            )
-            yield from _within(node.body, tested or asks)
-            yield from _within(node.orelse, tested or asks)
-        elif isinstance(node, Try):
-            caught = any(
-                not h.types or {"TypeError", "Exception", "BaseException"} & set(h.types)
-                for h in node.handlers
-            )
-            yield from _within(node.body, tested or caught)
-            for handler in node.handlers:
-                yield from _within(handler.body, tested)
-            yield from _within(node.orelse, tested)
-            yield from _within(node.final, tested)
-        elif isinstance(node, With):
-            yield from _within(node.body, tested)
+def _tests(outer: Node, part: str) -> bool:
+    if isinstance(outer, If):
+        return any(word in outer.text for word in _ASKS)
+    return (
+        isinstance(outer, Try)
+        and part == BODY
+        and any(
+            not h.types or {"TypeError", "Exception", "BaseException"} & set(h.types) for h in outer.handlers
+        )
+    )

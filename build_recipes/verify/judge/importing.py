@@ -33,6 +33,7 @@ from build_recipes.verify.read.model import (
     Summary,
     Try,
     With,
+    walk,
 )
 from build_recipes.verify.read.syntax import FALSE_HERE, TRUE_HERE
 from build_recipes.verify.read.tree import OMNI, VLLM
@@ -368,29 +369,17 @@ class Player:
 def _provided(summaries: Iterable[Summary]) -> frozenset[str]:
     """vLLM modules and names (``module:name``) that vllm-omni itself puts there."""
     found: set[str] = set()
-
-    def walk(nodes: list[Node]) -> None:
-        for node in nodes:
-            if isinstance(node, Patch):
-                module, _, name = node.target.partition(":")
-                path = [name, *node.path] if name else node.path
-                if not path:
-                    found.add(module)
-                else:
-                    found.add(f"{module}:{'.'.join(path)}")
-                    found.add(f"{'.'.join([module, *path[:-1]])}:{path[-1]}")
-            elif isinstance(node, Try):
-                for block in (node.body, node.orelse, node.final, *(h.body for h in node.handlers)):
-                    walk(block)
-            elif isinstance(node, If):
-                walk(node.body)
-                walk(node.orelse)
-            elif isinstance(node, With):
-                walk(node.body)
-
     for summary in summaries:
         for nodes in (summary.flow.body, *summary.flow.functions.values()):
-            walk(nodes)
+            for node, _ in walk(nodes):
+                if isinstance(node, Patch):
+                    module, _, name = node.target.partition(":")
+                    path = [name, *node.path] if name else node.path
+                    if not path:
+                        found.add(module)
+                    else:
+                        found.add(f"{module}:{'.'.join(path)}")
+                        found.add(f"{'.'.join([module, *path[:-1]])}:{path[-1]}")
     return frozenset(found)
 
 

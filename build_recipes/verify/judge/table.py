@@ -13,7 +13,7 @@ import msgspec
 
 from build_recipes.verify.judge.importing import Edge, Event, Played, Player
 from build_recipes.verify.judge.resolve import FOUND, MISSING, NONE, Answer, Resolver
-from build_recipes.verify.read.model import If, Import, Load, Node, Row, Summary, Try, With
+from build_recipes.verify.read.model import BODY, Import, Load, Node, Row, Summary, Try, With, walk
 from build_recipes.verify.read.tree import VLLM
 
 Question = tuple[str, str, str]
@@ -78,29 +78,17 @@ def questions(summaries: dict[str, Summary], own: Resolver) -> dict[Question, se
     """What a vllm-omni release asks, with the modules that ask it."""
     found: dict[Question, set[str]] = {}
 
-    def walk(nodes: list[Node], here: str) -> None:
-        for node in nodes:
-            if isinstance(node, Import):
-                module = own.absolute(node.module, here)
-                if module.partition(".")[0] == VLLM:
-                    found.setdefault(("m", module, ""), set()).add(here)
-                    for name in node.names:
-                        found.setdefault(("n", module, name), set()).add(here)
-            elif isinstance(node, Load):
-                if node.target.partition(".")[0].partition(":")[0] == VLLM:
-                    found.setdefault(("a", node.target, ".".join(node.path)), set()).add(here)
-            elif isinstance(node, Try):
-                for block in (node.body, node.orelse, node.final, *(h.body for h in node.handlers)):
-                    walk(block, here)
-            elif isinstance(node, If):
-                walk(node.body, here)
-                walk(node.orelse, here)
-            elif isinstance(node, With):
-                walk(node.body, here)
-
-    for module, summary in summaries.items():
+    for here, summary in summaries.items():
         for nodes in (summary.flow.body, *summary.flow.functions.values()):
-            walk(nodes, module)
+            for node, _ in walk(nodes):
+                if isinstance(node, Import):
+                    module = own.absolute(node.module, here)
+                    if module.partition(".")[0] == VLLM:
+                        found.setdefault(("m", module, ""), set()).add(here)
+                        for name in node.names:
+                            found.setdefault(("n", module, name), set()).add(here)
+                elif isinstance(node, Load) and node.target.partition(".")[0].partition(":")[0] == VLLM:
+                    found.setdefault(("a", node.target, ".".join(node.path)), set()).add(here)
     return found
 
 
@@ -140,7 +128,7 @@ class Release:
         for edge in self.clean.edges:
             if edge.guard is None:
                 self.imports.setdefault(edge.source, set()).update(_with_parents(edge.target))
-        self.sensitive = {m for m, s in summaries.items() if any(_tries(node) for node in s.flow.body)}
+        self.sensitive = {m for m, s in summaries.items() if _guards_own(s.flow.body)}
 
     def play(self, table: Table) -> Played:
         """The outcome on one vLLM; events of functions that no import runs are left out."""
@@ -162,19 +150,14 @@ def _with_parents(module: str) -> set[str]:
     return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
 
 
-def _tries(node: Node) -> bool:
-    """Whether a statement guards an import of vllm-omni's own modules (then its outcome decides what runs)."""
-    if isinstance(node, (Try, With)):
-        return any(_imports(inner) for inner in node.body)
-    return isinstance(node, If) and any(_tries(inner) for inner in (*node.body, *node.orelse))
-
-
-def _imports(node: Node) -> bool:
-    if isinstance(node, Import):
-        return node.module.startswith(".") or node.module.partition(".")[0] != VLLM
-    if isinstance(node, Try):
-        return any(_imports(inner) for inner in node.body)
-    return isinstance(node, If) and any(_imports(inner) for inner in (*node.body, *node.orelse))
+def _guards_own(body: list[Node]) -> bool:
+    """Whether a file guards an import of its own project's modules (then its outcome decides what runs)."""
+    return any(
+        isinstance(node, Import)
+        and node.module.partition(".")[0] != VLLM
+        and any(isinstance(outer, (Try, With)) and part == BODY for outer, part in around)
+        for node, around in walk(body)
+    )
 
 
 __all__ = ["Edge", "Event", "Question", "Release", "Table", "answer", "questions"]

@@ -7,6 +7,7 @@ some tens of milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Union
 
 import msgspec
@@ -193,6 +194,29 @@ class With(Row, tag="w"):
 
 
 Node = Union[Import, Load, Call, Patch, Raise, Try, If, With]  # noqa: UP007  (msgspec reads it at run time)
+
+
+BODY, HANDLER, ORELSE, FINAL = "body", "handler", "else", "finally"
+
+Around = tuple[tuple["Node", str], ...]
+"""The compound statements around a statement, from the outside in, each with the part that it is in."""
+
+
+def walk(nodes: list[Node], around: Around = ()) -> Iterator[tuple[Node, Around]]:
+    """Every statement in the order of the file, those inside others too, with what is around it."""
+    for node in nodes:
+        yield node, around
+        if isinstance(node, Try):
+            yield from walk(node.body, (*around, (node, BODY)))
+            for handler in node.handlers:
+                yield from walk(handler.body, (*around, (node, HANDLER)))
+            yield from walk(node.orelse, (*around, (node, ORELSE)))
+            yield from walk(node.final, (*around, (node, FINAL)))
+        elif isinstance(node, If):
+            yield from walk(node.body, (*around, (node, BODY)))
+            yield from walk(node.orelse, (*around, (node, ORELSE)))
+        elif isinstance(node, With):
+            yield from walk(node.body, (*around, (node, BODY)))
 
 
 class Flow(Row):

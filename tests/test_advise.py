@@ -59,7 +59,7 @@ def test_a_wheel_at_hand_comes_before_a_build(
 def test_a_build_is_advised_where_nothing_else_does(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     official(monkeypatch, None)
     advice = advise("v0.12.0", "thor", places)
-    assert (advice.take, advice.command) == ("build", "invoke build --tag v0.12.0 --device thor")
+    assert (advice.take, advice.command) == ("build", "./inv build --tag v0.12.0 --device thor")
     none = advise("v0.10.2", "thor", places)
     assert none.take == "none"
     assert "nothing is known to work" in none.say

@@ -112,7 +112,7 @@ def test_a_conflict_in_the_second_tree_leaves_both_as_they_were(
     assert not list(tmp_path.glob(".*armory-patches.json"))
     text = str(caught.value)
     assert "src/a.txt:2" in text and "-line 5" in text and "     5 line V" in text
-    assert "invoke patches --tag v0.12.0" in text
+    assert "./inv patches --tag v0.12.0" in text
 
 
 def test_a_patch_left_out_is_taken_off_again(tmp_path: Path, trees: dict[str, Path]) -> None:

@@ -83,7 +83,7 @@ def test_the_plan_comes_back_from_the_wheel_alone(inputs: Inputs, tmp_path: Path
     found = rebuild.compare(wheel, places)
     assert found.differs == {}
     assert found.then.plan["fingerprint"] == found.now["fingerprint"]
-    assert found.command == "invoke build --tag v0.12.0 --device thor --without _vllm_fa3_C"
+    assert found.command == "./inv build --tag v0.12.0 --device thor --without _vllm_fa3_C"
 
 
 def test_what_differs_from_todays_plan_is_named(inputs: Inputs, tmp_path: Path, places: Places) -> None:

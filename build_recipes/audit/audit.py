@@ -96,7 +96,7 @@ class Audit:
         if bad:
             raise AuditFailed(
                 f"{self.wheel} cannot be used on {', '.join(one.device for one in bad)}: {bad[0].reasons[0]}",
-                f"invoke advise --tag v{self.version.split('+')[0]} --device {bad[0].device}",
+                f"./inv advise --tag v{self.version.split('+')[0]} --device {bad[0].device}",
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def platform(wheel: Distribution, modules: Sequence[Module]) -> Iterator[Finding
             "tag-mismatch",
             "warning",
             f"the file name says {', '.join(tags)}, WHEEL says {', '.join(wheel.tags)}",
-            "retag it: invoke retag",
+            "retag it: ./inv retag",
         )
     for platform_tag in sorted({tag.rsplit("-", 1)[-1] for tag in tags}):
         for machine in machines:

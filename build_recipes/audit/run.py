@@ -1,4 +1,4 @@
-"""`invoke audit`: from what was typed to an audit on the screen."""
+"""`./inv audit`: from what was typed to an audit on the screen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from build_recipes.kit.errors import UsageError
 
 @dataclass(frozen=True)
 class Options:
-    """What `invoke audit` was given."""
+    """What `./inv audit` was given."""
 
     wheel: str
     devices: tuple[str, ...]
@@ -39,7 +39,7 @@ def check_named(wheel: str, task: str) -> None:
     if not wheel or wheel.startswith("-"):
         raise UsageError(
             f"a wheel should come first, '{wheel}' does",
-            f"invoke {task} WHEEL (pypi:0.33.0, or a path); all flags: invoke --help {task}",
+            f"./inv {task} WHEEL (pypi:0.33.0, or a path); all flags: ./inv --help {task}",
         )
 
 

@@ -74,7 +74,7 @@ def advise(tag: str, name: str, places: Places) -> Advice:
     name = name or device_table.detect() or ""
     if not name:
         raise UsageError(
-            "this machine is none of the known devices", "name one: --device thor (invoke devices lists them)"
+            "this machine is none of the known devices", "name one: --device thor (./inv devices lists them)"
         )
     name = device_table.canonical(name)
     entry = device_table.device(name)
@@ -155,7 +155,7 @@ def _build(tag: str, name: str, places: Places) -> Choice:
 def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Choice) -> Advice:
     choices = (official, *local, built)
     usable = [one for one in local if one.verdict != NOT_USABLE and ".smoke" not in one.name]
-    build = f"invoke build --tag {tag} --device {name}"
+    build = f"./inv build --tag {tag} --device {name}"
     if official.verdict != NOT_USABLE:
         say = (
             f"use the official wheel: it {'is ready' if official.verdict != SLOW_START else 'runs'} on {name}"
@@ -174,7 +174,7 @@ def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Ch
         say = f"build it: the official wheel does not do on {name}: {why}"
         return Advice(tag, name, "build", say, build, choices)
     say = f"nothing is known to work: {why}; and no build: {built.why[0]}"
-    return Advice(tag, name, "none", say, f"invoke lock --tag {tag}, then {build}", choices)
+    return Advice(tag, name, "none", say, f"./inv lock --tag {tag}, then {build}", choices)
 
 
 def show(advice: Advice) -> None:

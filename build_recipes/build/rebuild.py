@@ -1,4 +1,4 @@
-"""`invoke rebuild WHEEL --plan`: the plan of a wheel, recreated from the wheel alone, against today's."""
+"""`./inv rebuild WHEEL --plan`: the plan of a wheel, recreated from the wheel alone, against today's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recorded(wheel: Path) -> Recorded:
         if name not in opened.members:
             raise CouldNotCheck(
                 f"{wheel.name} has no {name}: it was not built here",
-                "give a wheel from wheels/ (invoke index)",
+                "give a wheel from wheels/ (./inv index)",
             )
         text = opened.text(name)
     try:
@@ -106,7 +106,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _command(request: Request) -> str:
-    words = ["invoke build"]
+    words = ["./inv build"]
     for field in dataclasses.fields(Request):
         value, name = getattr(request, field.name), field.name.replace("_", "-")
         if value == field.default or field.name in ("jobs", "time_box", "offline", "cache"):

@@ -52,7 +52,7 @@ def architecture_list(case: Case) -> Finding | None:
         if forms:
             return Finding(name, "warning", seen, _FORMS, "unset TORCH_CUDA_ARCH_LIST")
         return Finding(
-            name, "unknown", seen, "no device was given to compare it with", "invoke doctor --device thor"
+            name, "unknown", seen, "no device was given to compare it with", "./inv doctor --device thor"
         )
     mend = f"export TORCH_CUDA_ARCH_LIST={case.device.arch_list}"
     on = {target: target.on(case.device.number) for target in targets}
@@ -250,7 +250,7 @@ def memory(case: Case) -> Finding | None:
             "warning",
             seen,
             f"{need}: little else can be compiled beside it",
-            "invoke build --jobs 2",
+            "./inv build --jobs 2",
         )
     return Finding("memory", "ok", seen, need)
 
@@ -267,7 +267,7 @@ def disk(case: Case) -> Finding | None:
             "blocker",
             seen,
             f"a build tree takes about {TREE_GIB} GiB",
-            "VLLM_ARMORY_BUILD=/big/disk invoke build ...",
+            "VLLM_ARMORY_BUILD=/big/disk ./inv build ...",
         )
     return Finding("disk", "ok", seen)
 

@@ -13,10 +13,10 @@ def board(case: Case) -> Finding | None:
     seen = ", ".join(part for part in parts if part) or "nothing could be read"
     if machine.device is None and machine.tegra:
         return Finding(
-            "machine", "warning", f"{seen}: a Jetson that devices.toml does not have", "", "invoke devices"
+            "machine", "warning", f"{seen}: a Jetson that devices.toml does not have", "", "./inv devices"
         )
     if case.name is None:
-        return Finding("machine", "unknown", seen, "it is none of our devices", "invoke doctor --device thor")
+        return Finding("machine", "unknown", seen, "it is none of our devices", "./inv doctor --device thor")
     if case.here:
         return Finding("machine", "ok", f"{case.name}: {seen}")
     return Finding(

@@ -1,4 +1,4 @@
-"""``invoke doctor``: a machine, a device and a tag in; what is well and what is not out."""
+"""``./inv doctor``: a machine, a device and a tag in; what is well and what is not out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
 
 
 def doctor(device: str, tag: str, root: str, python: str) -> Report:
-    """What ``invoke doctor`` does.
+    """What ``./inv doctor`` does.
 
     :param root: folder of another machine's files; this machine is asked where it is empty.
     :raises CouldNotCheck: there is no such folder.

@@ -21,7 +21,7 @@ _BUILD = {
 @task(auto_shortflags=False, help={"json": "print one JSON document on stdout"})
 def devices(c: Context, json: bool = False) -> None:
     """List the devices wheels can be built for, and which one this machine is."""
-    with door():
+    with door(json):
         from build_recipes.facts import device
         from build_recipes.kit import console
 
@@ -71,7 +71,7 @@ def plan(
 ) -> None:
     """Show everything a build would do, with sizes and an estimate. Writes nothing."""
     words = dict(locals())
-    with door():
+    with door(json):
         _show_plan(request_of(words), json)
 
 
@@ -99,7 +99,7 @@ def build(
 ) -> None:
     """Build the wheel of a vLLM tag for a device: pin, patch, compile, audit; it ends in wheels/."""
     words = dict(locals())
-    with door():
+    with door(json):
         request = request_of(words)
         if dry:
             _show_plan(request, json)
@@ -132,8 +132,8 @@ def _show_plan(request: Any, json: bool) -> None:
     auto_shortflags=False, positional=[], help={k: BUILD_HELP[k] for k in ("tag", "device", "cuda", "json")}
 )
 def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool = False) -> None:
-    """Print the build's environment variables for a shell: eval "$(./inv env --tag v0.12.0)"."""
-    with door():
+    """Print the build's environment variables for a shell to eval."""
+    with door(json):
         from build_recipes.build.plan import make_plan
         from build_recipes.build.preview import exports, planned_environment
         from build_recipes.build.request import Request

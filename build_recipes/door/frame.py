@@ -12,12 +12,17 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def door() -> Iterator[None]:
-    """Turn an ArmoryError into its text and exit code; a user's mistake never shows a traceback."""
+def door(json: bool = False) -> Iterator[None]:
+    """Turn an ArmoryError into its text and exit code; a user's mistake never shows a traceback.
+
+    :param json: a failure, too, is one JSON document on stdout, where the command had not printed its own.
+    """
+    from build_recipes.kit import console
     from build_recipes.kit.errors import ArmoryError, of_system
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is stopped like Ctrl-C
+    before = console.printed.documents
     try:
         yield
     except BrokenPipeError:
@@ -27,15 +32,16 @@ def door() -> Iterator[None]:
         error = of_system(caught) if isinstance(caught, OSError) else caught
         if error is None:
             raise
-        from build_recipes.kit.console import console
-
-        console().print("[bold red]error[/] ", end="")
-        console().print(error.args[0], markup=False)
-        console().print("[bold]next[/]  ", end="")
-        console().print(error.advice, markup=False)
+        console.failure(str(error.args[0]), error.advice)
+        if json and console.printed.documents == before:
+            cause = {"cause": type(error).__name__, "code": error.exit_code}
+            console.emit_json({**cause, "message": str(error.args[0]), "next": error.advice})
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
+        message, advice = "stopped", "type the same again: it goes on from here"
         sys.stderr.write("\nstopped; the same command goes on from here\n")
+        if json and console.printed.documents == before:
+            console.emit_json({"cause": "Interrupted", "code": 130, "message": message, "next": advice})
         raise SystemExit(130) from None
 
 

@@ -22,7 +22,7 @@ def doctor(
     c: Context, device: str = "", tag: str = "", root: str = "", python: str = "", json: bool = False
 ) -> None:
     """Say what this machine is, what stops a build or a run on it, and the command that mends it."""
-    with door():
+    with door(json):
         from build_recipes.doctor import consult
         from build_recipes.doctor.report import print_report
         from build_recipes.kit import console
@@ -46,7 +46,7 @@ def doctor(
 )
 def canary(c: Context, tag: str = "", device: str = "", python: str = "", json: bool = False) -> None:
     """Build a tiny CUDA extension as the big build would, in seconds; run it where there is a GPU."""
-    with door():
+    with door(json):
         from build_recipes.build.stages import canary as canaries
         from build_recipes.doctor.report import print_canary
         from build_recipes.kit import console
@@ -66,14 +66,14 @@ def canary(c: Context, tag: str = "", device: str = "", python: str = "", json: 
 )
 def diagnose(c: Context, log: str, json: bool = False) -> None:
     """Say what went wrong in the log of a build, of pip or of a vLLM start, the first cause first."""
-    with door():
+    with door(json):
         from build_recipes.diagnosis.diagnose import diagnose_file
         from build_recipes.doctor.report import print_diagnosis
         from build_recipes.kit import console
         from build_recipes.kit.errors import UsageError
 
         if log.startswith("-") and log != "-":
-            raise UsageError(f"'{log}' stands where a log is asked for", "invoke --help diagnose")
+            raise UsageError(f"'{log}' stands where a log is asked for", "./inv --help diagnose")
         diagnosis = diagnose_file(log)
         if json:
             console.emit_json(diagnosis.as_dict())

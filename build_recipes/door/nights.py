@@ -41,7 +41,7 @@ def matrix(
     json: bool = False,
 ) -> None:
     """Show the jobs of the nightly matrix; --json prints what GitHub Actions' strategy.matrix takes."""
-    with door():
+    with door(json):
         from build_recipes.nightly import night as command
 
         command.show_matrix(
@@ -79,7 +79,7 @@ def nightly(
     json: bool = False,
 ) -> None:
     """Run the jobs of the matrix here, one after another: lock, patches, omni, build, audit, qualify."""
-    with door():
+    with door(json):
         from build_recipes.nightly import night as command
 
         command.run(
@@ -104,7 +104,7 @@ def page(
     c: Context, config: str = "", feed: Any = None, to: str = "", wheels_url: str = "", json: bool = False
 ) -> None:
     """Write the static status page of the nights: grid, history, failures."""
-    with door():
+    with door(json):
         from build_recipes.kit.console import emit_json, say
         from build_recipes.nightly import night as command
 
@@ -127,7 +127,7 @@ def page(
 )
 def gather(c: Context, feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False) -> None:
     """Copy the wheels of green runs into one folder, each checked against the feed: what may be published."""
-    with door():
+    with door(json):
         from build_recipes.kit.console import emit_json, say
         from build_recipes.nightly import night as command
 

@@ -35,7 +35,7 @@ def lock(
     json: bool = False,
 ) -> None:
     """Pin every source a build of a tag reads, or show what moved between two locks."""
-    with door():
+    with door(json):
         from build_recipes.kit import console
         from build_recipes.sources import lock as stage
 
@@ -78,7 +78,7 @@ def mirror(
     json: bool = False,
 ) -> None:
     """Bring all sources of a tag into the cache, pack them into one file, or unpack such a file."""
-    with door():
+    with door(json):
         from build_recipes.kit import console
         from build_recipes.sources import mirror as stage
 
@@ -121,7 +121,7 @@ def patches(
     json: bool = False,
 ) -> None:
     """Say for each patch of the series whether it applies, is upstream already, conflicts or lost its intent."""
-    with door():
+    with door(json):
         from build_recipes.kit import console
         from build_recipes.patching import grid
 
@@ -145,7 +145,7 @@ def patches(
 )
 def tree(c: Context, ref: str = "main", to: str = "", offline: bool = False, json: bool = False) -> None:
     """Bring vLLM at a branch or commit into a folder, for build --source and verify-omni --vllm."""
-    with door():
+    with door(json):
         from build_recipes.kit.console import emit_json, say
         from build_recipes.kit.paths import Places
         from build_recipes.sources.checkout import checkout

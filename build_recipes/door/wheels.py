@@ -40,7 +40,7 @@ def audit(
     json: bool = False,
 ) -> None:
     """Say what a vLLM wheel can do on each device; exits with 0 only where it is usable."""
-    with door():
+    with door(json):
         from build_recipes.audit import run as command
 
         command.audit(
@@ -69,7 +69,7 @@ def audit(
 )
 def advise(c: Context, tag: str = "", device: str = "", json: bool = False) -> None:
     """Say whether a source build is needed at all: the official wheel, the wheels at hand, a build."""
-    with door():
+    with door(json):
         import dataclasses
 
         from build_recipes.build import advise as advising
@@ -105,7 +105,7 @@ def qualify(
     json: bool = False,
 ) -> None:
     """Try a wheel on this machine: audit, import, platform, kernels, tokens, omni. Kept beside its manifest."""
-    with door():
+    with door(json):
         from pathlib import Path
 
         from build_recipes.audit.subject import resolve
@@ -153,7 +153,7 @@ def verify_omni(
     json: bool = False,
 ) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
-    with door():
+    with door(json):
         from build_recipes.verify import command
 
         if matrix or html:
@@ -172,7 +172,7 @@ def verify_omni(
 )
 def index(c: Context, serve: bool = False, port: int = 0, json: bool = False) -> None:
     """Rewrite the package index of wheels/ for pip and uv, or serve it."""
-    with door():
+    with door(json):
         from build_recipes.wheelhouse import manage as command
 
         command.index(serve=serve, port=port, json=json)
@@ -211,7 +211,7 @@ def retag(
 )
 def rebuild(c: Context, wheel: str, plan: bool = True, json: bool = False) -> None:
     """Recreate the plan of a wheel from the wheel alone, and say what differs from today's."""
-    with door():
+    with door(json):
         from build_recipes.build import rebuild as rebuilding
 
         rebuilding.show(wheel, json=json)

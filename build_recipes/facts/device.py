@@ -99,7 +99,7 @@ def canonical(name: str) -> str:
     guess = f"; did you mean {near[0]}?" if near else ""
     raise UnknownDevice(
         f"no device is called '{name}'{guess}",
-        f"use one of: --device {' | '.join(devices())} (invoke devices)",
+        f"use one of: --device {' | '.join(devices())} (./inv devices)",
     )
 
 

@@ -68,7 +68,7 @@ class VersionFacts(Model, frozen=True, kw_only=True):
         """
         if device in self.refused:
             raise UnsupportedPair(
-                f"vLLM {tag} {self.refused[device]}", f"--tag v{self.before} or newer (invoke plan --tag ...)"
+                f"vLLM {tag} {self.refused[device]}", f"--tag v{self.before} or newer (./inv plan --tag ...)"
             )
 
     def check_python(self, tag: str, python: Python) -> None:

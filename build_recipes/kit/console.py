@@ -1,17 +1,28 @@
 """What people see. People's text goes to stderr, machines' JSON to stdout, colour only to a terminal.
 
 `rich` does the terminal (it honours ``NO_COLOR`` and ``TERM=dumb``); it is imported on first use so that
-``invoke --list`` stays fast. Whatever is printed goes through `visible`, because names, versions and logs come
+``./inv --list`` stays fast. Whatever is printed goes through `visible`, because names, versions and logs come
 from outside: none of them can steer the terminal (title, clipboard, colours, direction of writing).
+
+The texts of this program write each next step as ``./inv ...``; what prints them puts the program that was
+called in its place, so that the line can be typed where one stands.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import re
+import shlex
+import shutil
 import sys
 import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from build_recipes.kit import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +52,42 @@ def one_line(text: str, most: int = 200) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
+PROGRAM = "VLLM_ARMORY_PROGRAM"
+"""Variable in which ``./inv`` hands on how it was called, and a command to the commands that it starts."""
+_COMMAND = re.compile(r"(?<![\w/.-])\./inv(?![\w/-])")
+
+
+@dataclass
+class Printed:
+    """What this process has printed for machines."""
+
+    documents: int = 0
+
+
+printed = Printed()
+
+
+@functools.cache
+def program() -> str:
+    """The words that call this program again, as a shell reads them: ``./inv``, ``invoke``, ``armory``, a path."""
+    if handed_on := os.environ.get(PROGRAM):
+        return handed_on
+    called = sys.argv[0]
+    name = Path(called).name
+    if name not in ("inv", "invoke", "armory"):
+        return "./inv" if paths.CHECKOUT else "armory"
+    if name != "armory" and os.environ.get("UV_RUN_RECURSION_DEPTH"):
+        return f"uv run {name}"
+    found = shutil.which(name)
+    on_path = found and Path(called).exists() and Path(found).samefile(called)
+    return name if on_path else shlex.quote(called)
+
+
+def as_called(text: str) -> str:
+    """``text`` with each ``./inv`` as the program that was called."""
+    return _COMMAND.sub(lambda _: program(), text) if "./inv" in text else text
+
+
 @functools.cache
 def console() -> Console:
     """The console for people, on stderr. All text that it renders goes through `visible`."""
@@ -57,19 +104,27 @@ def console() -> Console:
 
 def say(text: str = "", style: str | None = None) -> None:
     """Print one line for people. ``text`` is printed as it is: no markup is read from it."""
-    console().print(text, style=style, markup=False)
+    console().print(as_called(text), style=style, markup=False)
 
 
 def step(name: str, detail: str = "") -> None:
     """Announce a stage."""
     console().print(f"[bold cyan]{name:>10}[/]  ", end="")
-    console().print(detail, markup=False)
+    console().print(as_called(detail), markup=False)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
     console().print("[bold yellow]   warning[/]  ", end="")
-    console().print(text, markup=False)
+    console().print(as_called(text), markup=False)
+
+
+def failure(message: str, advice: str) -> None:
+    """Print why a command failed, and the next step."""
+    console().print("[bold red]error[/] ", end="")
+    console().print(as_called(message), markup=False)
+    console().print("[bold]next[/]  ", end="")
+    console().print(as_called(advice), markup=False)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -81,14 +136,15 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(visible(cell)) for cell in row))
+        drawn.add_row(*(Text(visible(as_called(cell))) for cell in row))
     console().print(drawn)
 
 
 def emit_json(document: Any) -> None:
     """Print the one JSON document of a ``--json`` run on stdout."""
-    json.dump(document, sys.stdout, indent=2, sort_keys=False, default=str)
-    sys.stdout.write("\n")
+    text = json.dumps(document, indent=2, sort_keys=False, default=str)
+    sys.stdout.write(_COMMAND.sub(lambda _: json.dumps(program())[1:-1], text) + "\n")
+    printed.documents += 1
 
 
 def size(octets: float) -> str:

@@ -1,25 +1,55 @@
 """Where things are kept. Nothing else in the program spells a folder.
 
 Three places are written: the cache (``$VLLM_ARMORY_CACHE``, else ``$XDG_CACHE_HOME/vllm-armory``, else
-``~/.cache/vllm-armory``), the build trees (``$VLLM_ARMORY_BUILD``, else ``build/`` in the project) and
-the finished wheels (``$VLLM_ARMORY_WHEELS``, else ``wheels/`` in the project).
+``~/.cache/vllm-armory``), the build trees (``$VLLM_ARMORY_BUILD``) and the finished wheels
+(``$VLLM_ARMORY_WHEELS``). A checkout keeps the last two in ``build/`` and ``wheels/``, and new locks beside its
+own. An installed program keeps build trees and new locks under ``$XDG_STATE_HOME/vllm-armory``, else
+``~/.local/state/vllm-armory``, and puts wheels into ``wheels/`` of the folder one stands in.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = Path(__file__).resolve().parent.parent
+PROJECT = PACKAGE.parent
+"""The folder of the package; the top of the repository in a checkout."""
+CHECKOUT = (PROJECT / "inv").is_file() and (PROJECT / "pyproject.toml").is_file()
+"""Whether this is a checkout and not an installed copy."""
 LOCKS = PACKAGE / "locks"
-PATCHES = PROJECT / "patches"
+"""The locks that came with the program."""
+PATCHES = PROJECT / "patches" if CHECKOUT else PACKAGE / "patches"
+REQUIREMENTS = PROJECT if CHECKOUT else PACKAGE / "project"
+"""The folder of the program's own pyproject.toml and uv.lock (setup.py puts them into the package)."""
+OURSELVES = (sys.executable, str(PACKAGE / "__main__.py"))
+"""The words that run this program again, before the name of a command."""
 
 
 def _place(variable: str, default: Path) -> Path:
     value = os.environ.get(variable)
     return Path(value).expanduser().resolve() if value else default
+
+
+def _xdg(variable: str, default: str) -> Path:
+    """A folder of the XDG Base Directory Specification, for this program."""
+    return Path(os.environ.get(variable) or Path.home() / default) / "vllm-armory"
+
+
+def lock_folders() -> list[Path]:
+    """Where locks are read from, the strongest first; new ones are written into the first."""
+    return [LOCKS] if CHECKOUT else [_xdg("XDG_STATE_HOME", ".local/state") / "locks", LOCKS]
+
+
+def configuration_files() -> list[Path]:
+    """Where configuration is read from, the strongest last: the user's, then ``armory.toml`` of the checkout, or
+    of the folder that one stands in."""
+    return [
+        _xdg("XDG_CONFIG_HOME", ".config") / "config.toml",
+        (PROJECT if CHECKOUT else Path.cwd()) / "armory.toml",
+    ]
 
 
 @dataclass(frozen=True)
@@ -33,11 +63,11 @@ class Places:
     @classmethod
     def from_environment(cls) -> Places:
         """The places of this process, read from the environment once."""
-        xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        state = PROJECT if CHECKOUT else _xdg("XDG_STATE_HOME", ".local/state")
         return cls(
-            cache=_place("VLLM_ARMORY_CACHE", xdg / "vllm-armory"),
-            build=_place("VLLM_ARMORY_BUILD", PROJECT / "build"),
-            wheels=_place("VLLM_ARMORY_WHEELS", PROJECT / "wheels"),
+            cache=_place("VLLM_ARMORY_CACHE", _xdg("XDG_CACHE_HOME", ".cache")),
+            build=_place("VLLM_ARMORY_BUILD", state / "build"),
+            wheels=_place("VLLM_ARMORY_WHEELS", (PROJECT if CHECKOUT else Path.cwd()) / "wheels"),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""`invoke matrix` and `invoke nightly`: from what was typed to what is shown."""
+"""`./inv matrix` and `./inv nightly`: from what was typed to what is shown."""
 
 from __future__ import annotations
 

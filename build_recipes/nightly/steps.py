@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from build_recipes.kit import paths, process
+from build_recipes.kit import console, paths, process
 from build_recipes.kit.errors import ArmoryError, Checkpointed, CouldNotCheck, TreeBusy
 from build_recipes.nightly import leash
 
@@ -43,9 +43,8 @@ class Outcome:
 
 @functools.cache
 def available() -> frozenset[str]:
-    """Commands that ``./inv`` has in this checkout."""
-    invoke = Path(sys.executable).with_name("invoke")
-    listed = json.loads(process.capture([invoke, "--list", "--list-format=json"], cwd=paths.PROJECT))
+    """Commands that this program has."""
+    listed = json.loads(process.capture([*paths.OURSELVES, "--list", "--list-format=json"]))
     return frozenset(task["name"] for task in listed["tasks"])
 
 
@@ -59,16 +58,15 @@ def run(
     :param deadline: `time.monotonic` value past which it is ended, which counts as a checkpoint.
     """
     if words[0] not in available():
-        return Outcome("not available", excerpt=(f"this checkout has no ./inv {words[0]}",))
+        return Outcome("not available", excerpt=(f"this version has no ./inv {words[0]}",))
     log.parent.mkdir(parents=True, exist_ok=True)
     result = log.with_suffix(".json")
-    invoke = Path(sys.executable).with_name("invoke")
-    command = [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(result), str(invoke), *words]
+    command = [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(result), *paths.OURSELVES, *words]
     started = time.monotonic()
     while True:
         try:
             done = process.run(
-                command, cwd=paths.PROJECT, env=env, log=log, on_line=say, deadline=deadline,
+                command, env=env, log=log, on_line=say, deadline=deadline,
                 tail_lines=EXCERPT_LINES,
             )  # fmt: skip
         except TimeoutError:
@@ -85,7 +83,11 @@ def run(
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment for a step: plain output, no inherited virtual environment."""
-    return {**process.child_environment("FORCE_COLOR", NO_COLOR="1", COLUMNS="120"), **more}
+    return {
+        **process.child_environment("FORCE_COLOR", NO_COLOR="1", COLUMNS="120"),
+        console.PROGRAM: console.program(),
+        **more,
+    }
 
 
 def _state(code: int) -> str:

@@ -1,4 +1,4 @@
-"""The grid patch x version, and what ``invoke patches`` prints."""
+"""The grid patch x version, and what ``./inv patches`` prints."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def run(
     offline: bool = False,
     fetching: bool = False,
 ) -> dict[str, Any]:
-    """What ``invoke patches`` does: examine, and return the one JSON document.
+    """What ``./inv patches`` does: examine, and return the one JSON document.
 
     :raises UsageError: neither or both of a tag and everything.
     """
     if bool(tag) == everything:
         raise UsageError(
-            "say which versions: one tag, or all", "invoke patches --tag v0.12.0, or invoke patches --all"
+            "say which versions: one tag, or all", "./inv patches --tag v0.12.0, or ./inv patches --all"
         )
     if device:
         named(device)

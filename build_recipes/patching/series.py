@@ -188,7 +188,7 @@ def refuse(series: Series, number: Version, device: Device) -> None:
     if found is not None:
         raise UnsupportedPair(
             f"vLLM {number} does not work on {device.title}: {found.reason}",
-            f"take v{found.first_good} or newer: invoke build --tag v{found.first_good}",
+            f"take v{found.first_good} or newer: ./inv build --tag v{found.first_good}",
         )
 
 

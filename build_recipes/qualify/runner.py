@@ -1,11 +1,10 @@
-"""``invoke qualify``: the tiers of a wheel, one after another, each with its result, time and reason."""
+"""``./inv qualify``: the tiers of a wheel, one after another, each with its result, time and reason."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,9 +154,8 @@ def omni(trial: Trial, limit: float, started: float) -> Tier:
     log.unlink(missing_ok=True)
     words: list[str | Path] = ["verify-omni", "--tag", f"v{trial.version.partition('+')[0]}", "--omni", found]
     words += ["--run", "--env", trial.python.parent.parent]
-    command: list[str | Path] = [Path(sys.prefix) / "bin/invoke", *words]
     try:
-        done = process.run(command, cwd=paths.PROJECT, log=log, deadline=time.monotonic() + limit)
+        done = process.run([*paths.OURSELVES, *words], log=log, deadline=time.monotonic() + limit)
     except (TimeoutError, FileNotFoundError) as error:
         return Tier(5, "omni", NOT_RUN, str(error), round(time.monotonic() - started, 2))
     result = {0: PASSED, 62: FAILED}.get(done.returncode, NOT_RUN)

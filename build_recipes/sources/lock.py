@@ -335,7 +335,7 @@ def _regroup(pin: FilePin, group: str) -> FilePin:
 def write_lock(tag: str, *, mirrors: Sequence[str], offline: bool, source: str) -> dict[str, Any]:
     """Make and write the lock of a tag; say what moved if there was one. Returns what ``--json`` prints."""
     if not tag:
-        raise UsageError("invoke lock needs a tag", f"./inv lock --tag v{versions.facts().releases[-1]}")
+        raise UsageError("./inv lock needs a tag", f"./inv lock --tag v{versions.facts().releases[-1]}")
     where: Source = source if source in ("sdist", "git") else Path(source).resolve()
     versions.version_of(tag)
     before = load_lock(tag) if lock_path(tag).is_file() else None

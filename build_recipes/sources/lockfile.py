@@ -1,6 +1,6 @@
 """A lock: everything a build of one tag reads, by commit and by hash.
 
-Locks are generated (``invoke lock``), kept as TOML in build_recipes/locks, and carry the SHA-256 of their
+Locks are generated (``./inv lock``), kept as TOML in build_recipes/locks, and carry the SHA-256 of their
 own content, so that an edit by hand is noticed.
 """
 
@@ -185,8 +185,11 @@ def digest_of(lock: Lock) -> str:
 
 
 def lock_path(tag: str, folder: Path | None = None) -> Path:
-    """Where the lock of ``tag`` is kept."""
-    return (folder or paths.LOCKS) / f"{tag}.toml"
+    """Where the lock of ``tag`` is read: in ``folder``, else where one is; else where it would be written."""
+    folders = [folder] if folder else paths.lock_folders()
+    return next(
+        (path for place in folders if (path := place / f"{tag}.toml").exists()), folders[0] / f"{tag}.toml"
+    )
 
 
 def load_lock(tag: str, folder: Path | None = None) -> Lock:
@@ -200,7 +203,8 @@ def load_lock(tag: str, folder: Path | None = None) -> Lock:
     path = lock_path(versions_tag(tag), folder)
     if not path.exists():
         versions.check_known(tag)
-        here = ", ".join(sorted(file.stem for file in path.parent.glob("v*.toml"))) or "none"
+        folders = [folder] if folder else paths.lock_folders()
+        here = ", ".join(sorted({file.stem for place in folders for file in place.glob("v*.toml")})) or "none"
         raise LockMissing(
             f"there is no lock for {tag} (locks here: {here})",
             f"make one (needs the network): ./inv lock --tag {tag}",
@@ -227,7 +231,7 @@ def versions_tag(tag: str) -> str:
 def save_lock(lock: Lock, folder: Path | None = None) -> tuple[Path, Lock]:
     """Seal a lock with its digest and write it. Returns the path and the sealed lock."""
     sealed = msgspec.structs.replace(lock, digest=digest_of(lock))
-    path = lock_path(lock.tag, folder)
+    path = (folder or paths.lock_folders()[0]) / f"{lock.tag}.toml"
     write_atomic(path, lock_text(sealed))
     return path, sealed
 

@@ -1,4 +1,4 @@
-"""``invoke mirror``: all sources of a lock into the cache, into one file, or out of one."""
+"""``./inv mirror``: all sources of a lock into the cache, into one file, or out of one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mirror(
     """
     if not tag:
         raise UsageError(
-            "invoke mirror needs a tag, or a bundle to unpack", "./inv mirror --tag v0.12.0 --to BUNDLE"
+            "./inv mirror needs a tag, or a bundle to unpack", "./inv mirror --tag v0.12.0 --to BUNDLE"
         )
     lock, places = load_lock(tag), Places.from_environment()
     library = Library(places.git, configured_mirrors(mirrors), offline)

@@ -1,12 +1,12 @@
 """Which local repository stands in for which address: ``--mirror URL=DIR`` and the configuration.
 
-The configuration is a ``[mirrors]`` table, address to folder, in ``armory.toml`` in the project and in
-``~/.config/vllm-armory/config.toml``. An option wins over the project's file, and that over the user's.
+The configuration is a ``[mirrors]`` table, address to folder, in ``armory.toml`` of the checkout (of the folder
+one stands in, where the program is installed) and in ``~/.config/vllm-armory/config.toml``. An option wins over
+``armory.toml``, and that over the user's file.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from build_recipes.kit import paths
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import UsageError
+from build_recipes.kit.paths import configuration_files
 
 
 class Configuration(Model, frozen=True, kw_only=True):
@@ -49,12 +49,6 @@ def configured_mirrors(options: Sequence[str] = ()) -> dict[str, Path]:
             for url, folder in load_toml(file, Configuration).mirrors.items():
                 table[key(url)] = check_mirror(url, file.parent / Path(folder).expanduser())
     return table | parse_mirrors(options)
-
-
-def configuration_files() -> list[Path]:
-    """Where configuration is read from, the strongest last."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [home / "vllm-armory" / "config.toml", paths.PROJECT / "armory.toml"]
 
 
 def parse_mirrors(pairs: Sequence[str]) -> dict[str, Path]:

@@ -35,7 +35,7 @@ def tool_wheels(
     :raises BadData: uv.lock is not readable, or a project has no wheel for the machine.
     """
     versions = {name: version for name, version in exported(python, machine) if name not in leave_out}
-    lock = parse_toml((paths.PROJECT / "uv.lock").read_text(encoding="utf-8"))
+    lock = parse_toml((paths.REQUIREMENTS / "uv.lock").read_text(encoding="utf-8"))
     pins = [
         _pin(package, wheel)
         for package in lock["package"]
@@ -60,7 +60,9 @@ def exported(python: tuple[int, int], machine: str) -> list[tuple[str, str]]:
     """
     words = ["export", "--frozen", "--offline", "--quiet", "--no-dev", "--no-emit-project", "--no-hashes"]
     try:
-        text = process.capture([uv(), *words, "--no-annotate", "--no-header", "--project", paths.PROJECT])
+        text = process.capture(
+            [uv(), *words, "--no-annotate", "--no-header", "--project", paths.REQUIREMENTS]
+        )
     except ToolFailed as error:
         raise BadData(f"uv cannot read uv.lock: {error.words}", "run uv lock again") from None
     here = {

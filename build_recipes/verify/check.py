@@ -1,4 +1,4 @@
-"""`invoke verify-omni` for one pair: find what was asked for, judge it, remember the verdict."""
+"""`./inv verify-omni` for one pair: find what was asked for, judge it, remember the verdict."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def default_tag(places: Places) -> str:
             continue
     if built:
         return f"v{max(built)[1].public}"
-    locks = [Version(path.stem) for path in paths.LOCKS.glob("v*.toml")]
+    locks = [Version(path.stem) for folder in paths.lock_folders() for path in folder.glob("v*.toml")]
     if locks:
         return f"v{max(locks)}"
     raise CouldNotCheck("no wheel is built and no lock is there", "name a tag: --tag v0.12.0")
@@ -211,7 +211,7 @@ def wheel_of(asked: Asked, places: Places) -> Path:
     if not built:
         raise CouldNotCheck(
             f"wheels/ has no vLLM {version} to import",
-            f"invoke build --tag v{version}, or --vllm WHEEL, or --stub",
+            f"./inv build --tag v{version}, or --vllm WHEEL, or --stub",
         )
     return max(built)[1]
 

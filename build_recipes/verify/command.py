@@ -1,4 +1,4 @@
-"""`invoke verify-omni`, from its words to what it prints."""
+"""`./inv verify-omni`, from its words to what it prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`invoke index` and `invoke retag`: from what was typed to what is shown."""
+"""`./inv index` and `./inv retag`: from what was typed to what is shown."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def canary_here(python: Path, arch: str, work: Path) -> CanaryResult:
         torch = process.succeeds([python, "-c", "import torch"], env=environment)
     except ToolFailed as error:
         raise CanaryFailed(
-            f"{python} does not run: {error.words}", "invoke canary --python $(which python3)"
+            f"{python} does not run: {error.words}", "./inv canary --python $(which python3)"
         ) from None
     return run_canary(
         environment, python=python, cmake_args=[], work=work, arch=arch, toolchain_file=None, torch=torch
@@ -52,7 +52,7 @@ def canary_here(python: Path, arch: str, work: Path) -> CanaryResult:
 
 
 def canary(tag: str, device: str, python: str) -> CanaryResult:
-    """What ``invoke canary`` does.
+    """What ``./inv canary`` does.
 
     :param tag: vLLM tag whose build environment is tried; empty for this machine's own toolchain.
     :param device: name of the device; empty for the machine this is.
@@ -65,7 +65,7 @@ def canary(tag: str, device: str, python: str) -> CanaryResult:
         return canary_of_plan(plan, provision(plan))
     name = device or device_table.detect()
     if name is None:
-        raise UsageError("this machine is no device we know", "invoke canary --device thor")
+        raise UsageError("this machine is no device we know", "./inv canary --device thor")
     arch = device_table.device(name).arch_list
     folder = places.build / f"canary-{device_table.canonical(name)}"
     return canary_here(Path(python or sys.executable), arch, folder)
@@ -83,5 +83,5 @@ def check(result: CanaryResult) -> None:
         raise CanaryFailed(f"the canary: {result.why}: {known.text}\n  {known.cause}", known.fix)
     last = "\n".join(f"    {line}" for line in result.diagnosis.tail[-8:])
     raise CanaryFailed(
-        f"the canary: {result.why}" + (f"\n{last}" if last else ""), f"read {result.log}; invoke doctor"
+        f"the canary: {result.why}" + (f"\n{last}" if last else ""), f"read {result.log}; ./inv doctor"
     )

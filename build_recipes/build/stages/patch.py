@@ -86,9 +86,7 @@ def _check_ids(without: Collection[str], home: Path) -> None:
     known = [entry.id for entry in series.load(home).patch]
     for name in without:
         if name not in known:
-            raise UsageError(
-                f"no patch is called '{name}'", f"use one of {', '.join(known)} (invoke patches)"
-            )
+            raise UsageError(f"no patch is called '{name}'", f"use one of {', '.join(known)} (./inv patches)")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _try(job: _Job, home: Path) -> tuple[journal.Journal, dict[str, str | None]]
             if attempt.outcome == "conflict":
                 raise PatchConflict(
                     f"{chosen.patch.id} ({variant.file}) does not fit {job.name}: {attempt.detail}",
-                    f"invoke patches --tag v{job.version} shows the whole series; then add a variant to patches/",
+                    f"./inv patches --tag v{job.version} shows the whole series; then add a variant to patches/",
                 )
             entries.append(
                 journal.Entry(

@@ -131,7 +131,7 @@ def _github_output(document: dict[str, Any]) -> None:
     target = os.environ.get("GITHUB_OUTPUT")
     if not target:
         raise UsageError("GITHUB_OUTPUT is not set: this is no step of GitHub Actions", "./inv matrix --json")
-    line = json.dumps(document, separators=(",", ":"))
+    line = console.as_called(json.dumps(document, separators=(",", ":")))
     with Path(target).open("a", encoding="utf-8") as stream:
         stream.write(f"matrix={line}\nany={'true' if document['include'] else 'false'}\n")
 

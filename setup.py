@@ -15,7 +15,7 @@ class WithData(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
-            shutil.rmtree(self.build_lib, ignore_errors=True)  # what an earlier version left is not ours
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # noqa: TID251  an older version's files
         super().run()
         if not self.editable_mode:
             package = Path(self.build_lib, "build_recipes")

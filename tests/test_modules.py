@@ -127,9 +127,9 @@ def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> N
     )
     kernel = {"trees": (), "where": "", "optional": False, "kind": Kind.KERNEL}
     modules = [
-        Module(name=f"vllm.{name}", **kernel)
-        for name in ("host", "custom", "copied", "empty", "files_only", "other")
+        Module(name=f"vllm.{name}", **kernel) for name in ("host", "custom", "empty", "files_only", "other")
     ]
+    modules.append(Module("vllm.copied", Kind.COPIED, (), "", True))
     modules.append(Module("vllm.gone", Kind.COPIED, ("tree",), "", True))
     (folder / "build.ninja").open("a").write("build gone: phony custom\n")
     found = parts(

@@ -98,7 +98,8 @@ def test_the_wheels_folder_holds_whole_files_only(smoke: dict[str, str]) -> None
     assert not [
         path.name for path in wheels.iterdir() if path.name.endswith(".whl") and path.name.startswith(".")
     ]
-    assert (wheels / "simple/vllm/index.html").exists()
+    assert "smoke" not in (wheels / "simple/index.html").read_text()
+    assert not (wheels / "simple/vllm/index.html").exists()  # the index does not offer it
 
 
 def test_a_smoke_wheel_is_not_called_ready(smoke: dict[str, str], folder: Path) -> None:

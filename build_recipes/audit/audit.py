@@ -20,7 +20,7 @@ from build_recipes.audit.scan import Module, scan
 from build_recipes.facts import architectures
 from build_recipes.facts.device import Device, canonical, device, devices
 from build_recipes.formats import abi
-from build_recipes.formats.wheel import Distribution
+from build_recipes.formats.wheel import Distribution, incomplete
 from build_recipes.kit.errors import AuditFailed, NotAWheel
 
 READY, SLOW_START, NOT_USABLE = "ready", "runs with JIT", "not usable"
@@ -57,6 +57,8 @@ class Audit:
     """None where no libraries were given to close against."""
     devices: dict[str, OnDevice]
     findings: tuple[Finding, ...]
+    incomplete: str = ""
+    """``partial`` or ``smoke`` where its version says that it is not the whole."""
     parts: dict[str, int] = field(default_factory=dict)
     """Part of the wheel to its packed bytes, largest first."""
 
@@ -104,6 +106,7 @@ class Audit:
         return {
             "wheel": self.wheel,
             "version": self.version,
+            "incomplete": self.incomplete,
             "size": self.size,
             "tags": list(self.tags),
             "glibc": self.glibc,
@@ -161,6 +164,7 @@ def audit_wheel(
         if libraries is not None:
             closure = close({module.path: module for module in seen.modules}, libraries)
         found = [
+            *findings.completeness(opened),
             *findings.archive(opened, seen),
             *findings.platform(opened, seen.modules),
             *findings.linkage(opened, seen.modules, closure),
@@ -182,6 +186,7 @@ def audit_wheel(
             closure=closure,
             devices=judged,
             findings=tuple(found),
+            incomplete=incomplete(opened.version),
             parts=_parts(opened),
         )
 

@@ -16,7 +16,7 @@ from build_recipes.audit.families import family_table
 from build_recipes.audit.scan import Module, Scan
 from build_recipes.facts.device import device
 from build_recipes.formats import abi
-from build_recipes.formats.wheel import Distribution
+from build_recipes.formats.wheel import Distribution, incomplete
 
 if TYPE_CHECKING:
     from build_recipes.audit.promise import Promise
@@ -39,6 +39,17 @@ class Finding:
 def stem(path: str) -> str:
     """Module name of a path: ``vllm/_C.abi3.so`` is ``_C``."""
     return PurePosixPath(path).name.split(".")[0]
+
+
+def completeness(wheel: Distribution) -> Iterator[Finding]:
+    """A wheel that says of itself that it is not the whole."""
+    if word := incomplete(wheel.version):
+        yield Finding(
+            word,
+            "warning",
+            f"a {word} wheel: not all that the device compiles and that the official wheel holds is in it",
+            "its manifest says what is not, and why; build without --only, --without and --smoke",
+        )
 
 
 def archive(wheel: Distribution, seen: Scan) -> Iterator[Finding]:

@@ -97,6 +97,11 @@ class Installed:
             data = memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
         return Content(data, hashlib.sha256(data).digest())
 
+    def head(self, name: str) -> bytes:
+        """A file's first four bytes."""
+        with (self.root / name).open("rb") as stream:
+            return stream.read(4)
+
     def digest(self, name: str) -> bytes:
         """SHA-256 of a file."""
         return hashlib.sha256((self.root / name).read_bytes()).digest()

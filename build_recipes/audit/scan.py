@@ -15,7 +15,7 @@ from build_recipes.audit.families import classify
 from build_recipes.formats import cubin, fatbin
 from build_recipes.formats.elf import Elf, Malformed, Symbols
 from build_recipes.formats.inflate import Content
-from build_recipes.formats.wheel import Distribution, Recorded, is_module
+from build_recipes.formats.wheel import ELF, Distribution, Recorded, is_module
 
 
 class Target(NamedTuple):
@@ -55,7 +55,7 @@ class Unit:
 
 @dataclass
 class Module:
-    """One shared library of a wheel."""
+    """One ELF file of a wheel: a shared library, or a program."""
 
     path: str
     size: int
@@ -119,7 +119,7 @@ def scan(wheel: Distribution, targets: Iterable[int] | None = None) -> Scan:
     record = wheel.record()
     modules, unrecorded, wrong = [], [], []
     for name, member in wheel.members.items():
-        if is_module(name):
+        if is_module(name) or wheel.head(name) == ELF:
             content = wheel.content(name)
             modules.append(read_module(name, content, member.compress_size, wanted))
             digest = content.sha256

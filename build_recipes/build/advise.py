@@ -18,6 +18,7 @@ from build_recipes.audit.coverage import ABSENT, JIT, NATIVE
 from build_recipes.audit.families import family_table
 from build_recipes.facts import device as device_table
 from build_recipes.facts.device import Device
+from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.errors import ArmoryError, NetworkError, NotAWheel, UnknownTag, UsageError
 from build_recipes.kit.paths import Places
 
@@ -154,7 +155,7 @@ def _build(tag: str, name: str, places: Places) -> Choice:
 
 def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Choice) -> Advice:
     choices = (official, *local, built)
-    usable = [one for one in local if one.verdict != NOT_USABLE and ".smoke" not in one.name]
+    usable = [one for one in local if one.verdict != NOT_USABLE and not incomplete(one.name.split("-")[1])]
     build = f"./inv build --tag {tag} --device {name}"
     if official.verdict != NOT_USABLE:
         say = (

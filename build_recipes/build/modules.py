@@ -29,11 +29,19 @@ class Part:
     """Why it is not made, or only its files are; empty where all of it is."""
 
     @property
+    def lost(self) -> bool:
+        """Whether there is something to compile of it for the device, and its sources could not be had."""
+        return self.defined not in (None, Kind.COPIED, Kind.RUST) and self.left_out.startswith(_GONE)
+
+    @property
     def whole(self) -> bool:
         """Whether all that there is of it for the device is made."""
         return not self.left_out or self.left_out.startswith(_NO_CODE)
 
 
+LEFT_OUT = "-left-out"
+"""Ends the name of the folder that stands for a tree that could not be had."""
+_GONE = "its source"
 _NO_CODE = "has no code for"
 
 
@@ -48,7 +56,7 @@ def configured(folder: Path, ninja: Path, module: Module) -> Kind | None:
     if graphs.has_library(folder, target):
         units = graphs.read_graph(folder, ninja, [target]).cuda_units
         return Kind.KERNEL if any(unit.gencodes for unit in units) else Kind.HOST
-    if graphs.has_commands(folder, ninja, target):
+    if graphs.commands(folder, ninja, target):
         return Kind.CUSTOM
     return Kind.COPIED if installs(folder, target) else None
 
@@ -79,16 +87,20 @@ def parts(
     for module in found.modules:
         there = configured(folder, ninja, module)
         gone = [tree for tree in module.trees if tree in absent]
+        if there in (Kind.KERNEL, Kind.HOST):  # a tree that it may use need not be used for this device
+            used = graphs.commands(folder, ninja, module.target)
+            gone = [tree for tree in gone if f"/{tree}{LEFT_OUT}/" in used]
         if there is None:
             made.append(Part(module, None, None, f"{_NO_CODE} {capability}: CMake makes nothing of it"))
+        elif there is Kind.COPIED and module.compiled:
+            why = f"{_NO_CODE} {capability}: only its Python files are there"
+            made.append(Part(module, there, there if module.target in wanted and not gone else None, why))
         elif module.target not in wanted:
             made.append(Part(module, there, None, "not asked for"))
+        elif module.kind is Kind.RUST:
+            made.append(Part(module, there, None, "no Rust toolchain is pinned for it"))
         elif gone:
-            made.append(Part(module, there, None, f"its source {gone[0]} could not be had"))
-        elif there is Kind.COPIED and module.compiled:
-            made.append(
-                Part(module, there, there, f"{_NO_CODE} {capability}: only its Python files are there")
-            )
+            made.append(Part(module, there, None, f"{_GONE} {gone[0]} could not be had"))
         else:
             made.append(Part(module, there, there))
     return tuple(made)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.plan import Plan, check_disk
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
@@ -15,8 +16,8 @@ from build_recipes.build.stages.given import check_given
 from build_recipes.build.stages.package import describe, package
 from build_recipes.build.stages.patch import Patched, apply_series
 from build_recipes.build.stages.provision import Provisioned, provision
-from build_recipes.kit.console import duration, step, warn
-from build_recipes.kit.errors import SourceIncomplete
+from build_recipes.build.whole import PLACEHOLDER, gather
+from build_recipes.kit.console import duration, say, step, warn
 from build_recipes.sources.fetch import Fetched, fetch
 from build_recipes.sources.mirrors import configured_mirrors
 from build_recipes.sources.modules import makeup
@@ -41,6 +42,7 @@ def build(plan: Plan, *, install: bool = False) -> Result:
             f"{plan.tag} for {plan.device.title}: {plan.wheel_version}, fingerprint {plan.fingerprint}",
         )
         fetched = fetch_sources(plan)
+        theirs = None if plan.request.smoke else gather(plan, makeup(fetched.vllm), fetched.missing)
         patched = patch_sources(plan, fetched)
         made = provision(plan)
         step(
@@ -53,20 +55,22 @@ def build(plan: Plan, *, install: bool = False) -> Result:
             send_canary(plan, made)
             compiled, sample = compiling.compile_units(plan, fetched, made, started), None
         step("compile", compiling.summary(compiled))
-        packaged = package(plan, fetched, patched, made, compiled)
+        packaged = package(plan, fetched, patched, made, compiled, theirs=theirs)
         step("package", describe(packaged))
+        for line in packaged.completeness.lines():
+            say(line)
         audited = gate.audit_gate(plan, made, compiled, packaged)
         step("audit", audited.summary())
-        built = publish.Built(plan, fetched, patched, made, compiled, packaged, audited, sample)
+        built = publish.Built(plan, fetched, patched, made, compiled, packaged, audited, theirs, sample)
         done = publish.publish(built)
         step("publish", str(done.wheel))
     return Result(done.wheel, done.manifest, False, time.monotonic() - started)
 
 
 def fetch_sources(plan: Plan) -> Fetched:
-    """Bring the sources; a tree that cannot be had stops the build unless nothing that is built needs it.
+    """Bring the sources; a placeholder stands for a tree that cannot be had.
 
-    :raises SourceIncomplete: a missing tree that an asked module needs.
+    Whether the device compiles anything of it is known when CMake has run (`compile.check_sources`).
     """
     request = plan.request
     source = request.source if request.source in ("sdist", "git") else Path(request.source).resolve()
@@ -80,24 +84,10 @@ def fetch_sources(plan: Plan) -> Fetched:
     )
     trees, tag = dict(got.trees), makeup(got.vllm)
     for name, reason in got.missing.items():
-        users = [target for target in tag.users(name) if _wanted(plan, target)]
-        if users and not plan.request.smoke:
-            pin = plan.lock.tree(name)
-            raise SourceIncomplete(
-                f"{name}, which {', '.join(users)} need, cannot be had: {reason}",
-                f"give a clone of it: --mirror {pin.repository}=/path/to/clone; or leave the modules out: "
-                f"--without {','.join(users)}",
-            )
         warn(f"{name} is left out: {reason.splitlines()[0]}")
-        trees[name] = _placeholder(plan.tree / "src" / f"{name}-left-out", reason, tag.read.get(name, ()))
+        trees[name] = _placeholder(plan.tree / "src" / f"{name}{LEFT_OUT}", reason, tag.read.get(name, ()))
     step("fetch", f"vLLM {plan.version} and {len(got.trees)} of {len(plan.lock.trees)} external trees")
     return Fetched(got.vllm, trees, got.missing)
-
-
-def _wanted(plan: Plan, target: str) -> bool:
-    if plan.request.only:
-        return target in plan.request.only
-    return target not in plan.request.without
 
 
 def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:
@@ -107,7 +97,7 @@ def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:
     """
     for name in ("CMakeLists.txt", *read):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("# left out by vllm-armory\n")
+        (folder / name).write_bytes(PLACEHOLDER + b"\n")
     (folder / "LEFT_OUT").write_text(reason + "\n")
     return folder
 

@@ -165,6 +165,11 @@ class Plan:
         }
 
 
+def suffix(request: Request) -> str:
+    """What ends the version of a wheel that is known not to be whole before it is built."""
+    return ".smoke" if request.smoke else ".partial" if request.only or request.without else ""
+
+
 def make_plan(request: Request, places: Places, host: Host | None = None) -> Plan:
     """Decide everything.
 
@@ -200,7 +205,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
     existing = request.torch.partition(":")[0] == "existing"
     pin = choose_torch(lock, "" if existing else request.torch)
     cuda = "".join(pin.cuda.split(".")[:2])
-    local = f"cu{cuda}.{name}" + (".smoke" if request.smoke else "")
+    local = f"cu{cuda}.{name}{suffix(request)}"
     made = Plan(
         tag=request.tag,
         version=lock.version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.console import duration, say
 
 
@@ -25,7 +26,12 @@ def report(result: Result) -> None:
         say(f"up to date: {result.wheel}")
         return
     say(f"{result.wheel} in {duration(result.seconds)}")
-    if ".smoke" in result.wheel.name:
+    word = incomplete(result.wheel.name.split("-")[1])
+    if word == "partial":
+        say(
+            "a partial wheel: the index does not offer it. What it lacks and why: `completeness` in its manifest"
+        )
+    elif word == "smoke":
         say(
             "this machine can build; a smoke wheel holds one module and is not for use. Next: leave --smoke out"
         )

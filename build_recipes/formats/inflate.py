@@ -206,6 +206,10 @@ class Archive:
             self._memory = memoryview(mmap.mmap(-1, largest or 1))
         return self._memory[:size]
 
+    def head(self, name: str) -> bytes:
+        """A member's first four bytes."""
+        return next(iter(self.pieces(name)), b"")[:4]
+
     def digest(self, name: str) -> bytes:
         """SHA-256 of a member; memory is a piece's size."""
         digest = hashlib.sha256()

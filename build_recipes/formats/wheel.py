@@ -148,6 +148,9 @@ class Distribution(Protocol):
     def content(self, name: str) -> Content:
         """A file in memory."""
 
+    def head(self, name: str) -> bytes:
+        """The first four bytes of a file."""
+
     def digest(self, name: str) -> bytes:
         """SHA-256 of a file."""
 
@@ -192,6 +195,24 @@ def required_glibc(modules: Iterable[Path]) -> tuple[int, int]:
     """
     with contextlib.ExitStack() as stack:
         return abi.required_glibc([stack.enter_context(mapped(path)) for path in modules])
+
+
+ELF = b"\x7fELF"
+"""How every ELF file begins: libraries and programs."""
+
+
+def is_elf(path: Path) -> bool:
+    """Whether a file is an ELF file: a library or a program."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == ELF
+
+
+def incomplete(version: str) -> str:
+    """``smoke`` or ``partial`` where a wheel's version says that it is not the whole; else an empty text."""
+    local = version.partition("+")[2].split(".")
+    return next((word for word in ("smoke", "partial") if word in local), "")
 
 
 def is_module(name: str) -> bool:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.console import say, warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import HashMismatch
@@ -27,7 +28,7 @@ def newest_green(store: Store) -> list[Run]:
 def gather(store: Store, folders: Iterable[Path], to: Path) -> list[Path]:
     """Copy the wheels of green runs, found anywhere below ``folders``, with what belongs to them and the feed.
 
-    A wheel that no green run made is left where it is, and so is a smoke wheel: it is not for use.
+    A wheel that no green run made is left where it is, and so is a smoke or partial wheel: it is not the whole.
 
     :returns: the wheels.
     :raises HashMismatch: a wheel is not the one that the feed tells of.
@@ -41,8 +42,8 @@ def gather(store: Store, folders: Iterable[Path], to: Path) -> list[Path]:
         path = found.get(name)
         if path is None:
             continue
-        if ".smoke" in name:
-            say(f"{name} is a smoke wheel: it stays")
+        if word := incomplete(name.split("-")[1]):
+            say(f"{name} is a {word} wheel: it stays")
             continue
         digest = file_sha256(path)
         if digest != run.wheel["sha256"]:

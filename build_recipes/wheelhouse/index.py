@@ -26,7 +26,7 @@ from urllib.parse import quote
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from build_recipes.formats.wheel import Wheel
+from build_recipes.formats.wheel import Wheel, incomplete
 from build_recipes.kit.console import one_line
 from build_recipes.kit.data import Model, load_json, write_atomic
 from build_recipes.kit.errors import ArmoryError, BadData, NotAWheel, NotWritable
@@ -119,14 +119,14 @@ def _write(wheels: Path) -> list[Entry]:
 
 
 def _entries(wheels: Path) -> list[Entry]:
-    """Every wheel of the folder, by project and version."""
+    """Every whole wheel of the folder, by project and version: smoke and partial ones are not offered."""
     try:
         known = load_json(wheels / _HASHES, dict[str, _Known])
     except BadData:
         known = {}  # there is none yet, or it is damaged: every wheel is hashed
     entries, refused = [], []
     for path in sorted(wheels.glob("*.whl")):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and not incomplete("".join(path.name.split("-")[1:2])):
             try:
                 entries.append(_entry(path, known.get(path.name)))
             except NotAWheel as error:

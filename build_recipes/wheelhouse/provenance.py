@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ class Inputs:
     """Downloads that went into it, besides vLLM's sdist; all of the lock's for this torch where it is empty."""
     epoch: int = 0
     """SOURCE_DATE_EPOCH."""
+    word: str = ""
+    """``whole`` or ``partial``; empty where that is not known yet."""
+    version: str = ""
+    """Version of the wheel, where it is not the plan's."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Members taken from the official wheel, with their SHA-256."""
+    taken_from: FilePin | None = None
+    """That wheel."""
 
     @property
     def fingerprint(self) -> str:
@@ -74,16 +82,18 @@ class Inputs:
 
 def sbom(inputs: Inputs) -> bytes:
     """The CycloneDX 1.6 document (JSON)."""
+    version = inputs.version or str(inputs.plan["wheel_version"])
     product = Component(
         name="vllm",
-        version=str(inputs.plan["wheel_version"]),
+        version=version,
         type=ComponentType.LIBRARY,
         bom_ref="vllm",
-        purl=PackageURL("pypi", None, "vllm", str(inputs.plan["wheel_version"])),
+        purl=PackageURL("pypi", None, "vllm", version),
         properties=[
             Property(name=_PREFIX + "plan", value=_plain(inputs.plan)),
             Property(name=_PREFIX + "request", value=_plain(inputs.request)),
             Property(name=_PREFIX + "lock", value=inputs.lock.digest),
+            *([Property(name=_PREFIX + "completeness", value=inputs.word)] if inputs.word else []),
         ],
     )
     parts = list(_parts(inputs))
@@ -138,6 +148,17 @@ def _parts(inputs: Inputs) -> Iterator[Component]:
             purl=PackageURL("pypi", None, pin.project, pin.version, {"file_name": pin.filename}),
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=pin.sha256)],
             external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
+        )
+    for member, digest in sorted(inputs.taken.items()):
+        yield Component(
+            name=member,
+            version=inputs.lock.version,
+            type=ComponentType.FILE,
+            bom_ref=f"member:{member}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+            external_references=[_reference(ExternalReferenceType.DISTRIBUTION, inputs.taken_from.url)]
+            if inputs.taken_from
+            else [],
         )
     for patch in inputs.patches:
         yield Component(

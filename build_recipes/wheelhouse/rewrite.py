@@ -28,7 +28,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from build_recipes.formats.wheel import Recorded, Wheel
+from build_recipes.formats.wheel import Recorded, Wheel, is_module
 from build_recipes.kit.errors import NotWritable, PackageFailed, UsageError
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -37,6 +37,7 @@ _END = struct.Struct("<4sHHHHIIH")
 _LIMIT = 0xFFFFFFFF
 _UTF8 = 0x800
 _REGULAR_FILE = 0o100644 << 16
+_PROGRAM = 0o100755 << 16
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,9 @@ class _Writer:
         packer = zlib.compressobj(9, zlib.DEFLATED, -15)
         packed = packer.compress(content) + packer.flush()
         crc = zlib.crc32(content)
-        self._header(_Row(name.encode(), self.date, 8, crc, len(packed), len(content), _REGULAR_FILE, 0))
+        program = content[:4] == b"\x7fELF" and not is_module(name)
+        mode = _PROGRAM if program else _REGULAR_FILE
+        self._header(_Row(name.encode(), self.date, 8, crc, len(packed), len(content), mode, 0))
         self.stream.write(packed)
         self.position += len(packed)
 

@@ -141,16 +141,16 @@ def order_by_cost(folder: Path, history: dict[str, Cost]) -> None:
 
 def link(folder: Path, ninja: Path, target: str) -> str:
     """The command that links a module; empty where there is none."""
-    lines = process.capture([ninja, "-t", "commands", target], cwd=folder).splitlines()
+    lines = commands(folder, ninja, target).splitlines()
     return next((line for line in reversed(lines) if " -shared " in line), "")
 
 
-def has_commands(folder: Path, ninja: Path, target: str) -> bool:
-    """Whether anything is run to make a target: a custom target without commands is only a name."""
+def commands(folder: Path, ninja: Path, target: str) -> str:
+    """Every command that making a target takes, a line each; empty where the graph has no such target."""
     text = (folder / "build.ninja").read_text(encoding="utf-8")
     if re.search(rf"^build {re.escape(target)}: ", text, re.MULTILINE) is None:
-        return False  # an external tree that is left out would define it
-    return bool(process.capture([ninja, "-t", "commands", target], cwd=folder).strip())
+        return ""  # an external tree that is left out would define it
+    return process.capture([ninja, "-t", "commands", target], cwd=folder).strip()
 
 
 def has_library(folder: Path, target: str) -> bool:

@@ -25,7 +25,14 @@ from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import duration, say
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import Checkpointed, CompileFailed, ConfigureFailed, KilledByOom, UsageError
+from build_recipes.kit.errors import (
+    Checkpointed,
+    CompileFailed,
+    ConfigureFailed,
+    KilledByOom,
+    SourceIncomplete,
+    UsageError,
+)
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import Kind, makeup
 from build_recipes.toolchain import ccache
@@ -159,6 +166,24 @@ def read_parts(plan: Plan, fetched: Fetched, made: Provisioned, folder: Path) ->
     )
 
 
+def check_sources(plan: Plan, found: Sequence[Part], fetched: Fetched) -> None:
+    """Refuse to compile where a module that the device has code of lacks its sources.
+
+    :raises SourceIncomplete: naming the trees, and how each can be given.
+    """
+    lost = [part for part in found if part.lost]
+    if lost:
+        names = dict.fromkeys(tree for part in lost for tree in part.module.trees if tree in fetched.missing)
+        targets = ",".join(part.module.target for part in lost)
+        clones = " ".join(f"--mirror {plan.lock.tree(name).repository}=CLONE" for name in names)
+        raise SourceIncomplete(
+            f"{plan.device_name} compiles {targets} from sources that cannot be had:\n"
+            + "\n".join(f"  {name}: {fetched.missing[name]}" for name in names),
+            f"give a clone of each: {clones}; or leave the modules out, which makes the wheel a partial one: "
+            f"--without {targets}",
+        )
+
+
 def asked(plan: Plan, names: Sequence[str]) -> list[str]:
     """Of a tag's modules those that are to be built.
 
@@ -183,6 +208,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     environment = build_environment(plan, fetched, made)
     folder = configure(plan, fetched, made, environment)
     found = read_parts(plan, fetched, made, folder)
+    check_sources(plan, found, fetched)
     wanted = [part.module.target for part in found if part.made not in (None, Kind.RUST)]
     graph = graphs.read_graph(folder, made.python.parent / "ninja", wanted)
     graphs.check_gencode(graph, facts().host_code_units)

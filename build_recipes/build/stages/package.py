@@ -11,17 +11,19 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from build_recipes.build.plan import Plan
+from build_recipes.build.plan import Plan, suffix
 from build_recipes.build.request import request_as_dict
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
-from build_recipes.formats.wheel import Wheel, required_glibc
+from build_recipes.build.whole import Completeness, Official, complete
+from build_recipes.formats.wheel import Wheel, is_elf, required_glibc
 from build_recipes.kit import process
 from build_recipes.kit.console import size
 from build_recipes.kit.errors import PackageFailed
 from build_recipes.kit.once import remove_tree
 from build_recipes.sources.fetch import Fetched
+from build_recipes.sources.modules import makeup
 from build_recipes.wheelhouse import provenance
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 
@@ -39,14 +41,22 @@ class Packaged:
     platform_tag: str
     glibc: tuple[int, int]
     provenance: provenance.Inputs
+    completeness: Completeness
     seconds: float
 
 
 def package(
-    plan: Plan, fetched: Fetched, patched: Patched, made: Provisioned, compiled: Compiled
+    plan: Plan,
+    fetched: Fetched,
+    patched: Patched,
+    made: Provisioned,
+    compiled: Compiled,
+    *,
+    theirs: Official | None,
 ) -> Packaged:
     """Make the wheel.
 
+    :param theirs: the official wheel, to compare with and to take files from.
     :raises PackageFailed: setup.py stopped; its last words are given.
     """
     started = time.monotonic()
@@ -70,26 +80,79 @@ def package(
         raise PackageFailed(
             f"vLLM's setup.py did not make a wheel (whole log: {log}):\n{words_said}", f"./inv diagnose {log}"
         )
-    glibc = required_glibc(sorted((work / "lib").rglob("*.so")))
+    check_links(work / "lib")
+    found = complete(wheels[0], makeup(fetched.vllm), compiled.parts, theirs, limited=limits(plan))
+    glibc = required_glibc(
+        [path for path in [*(work / "lib").rglob("*"), *found.taken.values()] if is_elf(path)]
+    )
     tag = f"manylinux_{glibc[0]}_{glibc[1]}_{plan.device.machine}"
-    inputs = provenance_inputs(plan, patched, made)
+    version = plan.wheel_version
+    if found.partial and not suffix(plan.request):
+        version += ".partial"
+    inputs = dataclasses.replace(
+        provenance_inputs(plan, patched, made),
+        word=found.word,
+        version=version,
+        taken=found.as_dict(theirs.rows if theirs else None)["taken"],
+        taken_from=theirs.pin.wheel if theirs else None,
+    )
     wheel = rewrite(
         wheels[0],
         plan.tree / "out",
         Edits(
-            version=plan.wheel_version,
+            version=version,
             platform=tag,
             requires=requirements(wheels[0], made.torch_version),
-            put={provenance.MEMBER: provenance.sbom(inputs)},
+            put={
+                provenance.MEMBER: provenance.sbom(inputs),
+                **found.taken,
+                **renamed(wheels[0], plan.wheel_version, version),
+            },
         ),
         epoch=plan.epoch,
     )
     remove_tree(work)
-    return Packaged(wheel, plan.wheel_version, tag, glibc, inputs, round(time.monotonic() - started, 2))
+    seconds = round(time.monotonic() - started, 2)
+    return Packaged(wheel, version, tag, glibc, inputs, found, seconds)
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a link among the files of a wheel: it would lead out of it.
+
+    :raises PackageFailed: naming the link.
+    """
+    links = sorted(path for path in folder.rglob("*") if path.is_symlink())
+    if links:
+        raise PackageFailed(
+            f"{links[0].relative_to(folder)} would be a link to {links[0].readlink()} in the wheel",
+            "report this tag: an install rule of its CMake links a source tree instead of copying it",
+        )
+
+
+def limits(plan: Plan) -> list[str]:
+    """Why a wheel of this plan cannot be whole, whatever is compiled."""
+    request = plan.request
+    words = [
+        ("--smoke", ["yes"] if request.smoke else []),
+        ("--only", request.only),
+        ("--without", request.without),
+    ]
+    return [f"built with {option}" + ("" if option == "--smoke" else f" {','.join(values)}")
+            for option, values in words if values]  # fmt: skip
+
+
+def renamed(wheel: Path, before: str, now: str) -> dict[str, bytes]:
+    """vLLM's own record of its version, where that is another now."""
+    name = "vllm/_version.py"
+    if before == now:
+        return {}
+    old, new = before.partition("+")[2], now.partition("+")[2]
+    with Wheel(wheel) as opened:
+        return {name: opened.text(name).replace(old, new).encode()} if name in opened.members else {}
 
 
 def provenance_inputs(plan: Plan, patched: Patched, made: Provisioned) -> provenance.Inputs:
-    """What the wheel's provenance is made from."""
+    """What the wheel's provenance is made from, as far as it is known before packaging."""
     return provenance.Inputs(
         lock=plan.lock,
         plan=plan.as_dict(),
@@ -120,4 +183,6 @@ def requirements(wheel: Path, torch: str) -> dict[str, str]:
 
 def describe(done: Packaged) -> str:
     """One line on the wheel."""
-    return f"{done.wheel.name}, {size(done.wheel.stat().st_size)}"
+    whole = done.completeness
+    taken = f", {len(whole.taken)} files of {whole.compared}" if whole.taken else ""
+    return f"{done.wheel.name}, {size(done.wheel.stat().st_size)}, {whole.word}{taken}"

@@ -22,6 +22,7 @@ from build_recipes.build.stages.package import Packaged
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.stages.published import Published
+from build_recipes.build.whole import Official
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import NotAWheel, NotWritable
@@ -44,6 +45,8 @@ class Built:
     compiled: Compiled
     packaged: Packaged
     audited: Audited
+    theirs: Official | None
+    """The official wheel it was compared with."""
     sample: dict[str, object] | None
     """What a smoke build saw in its one CUDA unit."""
 
@@ -125,6 +128,7 @@ def manifest_of(built: Built) -> dict[str, Any]:
         },
         "modules": list(built.compiled.modules),
         "left_out": built.compiled.left_out,
+        "completeness": built.packaged.completeness.as_dict(built.theirs.rows if built.theirs else None),
         "smoke": built.sample,
         "audit": built.audited.as_dict(),
         "seconds": {

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from build_recipes.formats.archive import safe_member, unpack_sdist
+from build_recipes.formats.archive import unpack_sdist
+from build_recipes.formats.bounds import safe_member
 from build_recipes.kit.errors import UnsafeArchive
 
 Entry = tuple[str, bytes, str]

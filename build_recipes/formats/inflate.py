@@ -11,20 +11,22 @@ import hashlib
 import mmap
 import os
 import struct
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Protocol
 
-from build_recipes.kit.errors import NotAWheel, UnsafeArchive
+from build_recipes.formats.bounds import ADVICE, WHEEL, Bounds, Names, reading, safe_member
+from build_recipes.formats.table import Row, rows
+from build_recipes.kit.console import one_line
+from build_recipes.kit.data import open_regular
+from build_recipes.kit.errors import DamagedArchive, UnsafeArchive
 
-MOST_MEMBERS = 200_000
-MOST_MEMBER = 1 << 30
-MOST_TOTAL = 8 << 30
-LARGE, MOST_RATIO = 32 << 20, 60
-"""A member of more bytes than `LARGE` packs at most so well; vLLM's modules do 2 to 5 to 1."""
+LARGE = 32 << 20
+"""A member of more bytes than this packs at most as well as `Bounds.ratio` says."""
 _PIECE = 1 << 17
+_BLOCK = 4 << 20
+"""Bytes that are inflated at once, however well they are packed."""
 
 
 def _codec() -> Any:
@@ -47,36 +49,52 @@ class Content:
     """Digest of all its bytes."""
 
 
+class Source(Protocol):
+    """A file that is read in places: here, or on a server (`sources.wheel_members.RemoteFile`)."""
+
+    size: int
+    """Bytes."""
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """The bytes there; fewer at the end."""
+
+
+class _LocalFile:
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = os.fstat(stream.fileno()).st_size
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        return os.pread(self.stream.fileno(), count, offset)
+
+
 class Archive:
     """A zip file whose table of contents was checked: no overlaps, no bombs, no way out of the folder.
 
-    :raises NotAWheel: no zip file, or a damaged one.
+    :param source: where its bytes are, when ``path`` is only its name.
+    :raises DamagedArchive: no zip file, or a damaged one, or one that is encrypted or packed in a rare way.
     :raises UnsafeArchive: a member would be written elsewhere, or is a bomb.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    damaged: ClassVar[type[DamagedArchive]] = DamagedArchive
+    """What is raised for damage."""
+
+    def __init__(self, path: Path, bounds: Bounds = WHEEL, source: Source | None = None) -> None:
+        self.path, self.bounds = path, bounds
         self._memory = memoryview(bytearray())
+        self._stream: BinaryIO | None = None
+        if source is None:
+            try:
+                self._stream = open_regular(path)
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise self.damaged(f"{path} cannot be read: {why}", "give the path of the file") from error
+        self._source = source or _LocalFile(self.stream)
         try:
-            self._stream: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise NotAWheel(
-                f"{path} cannot be read: {error.strerror}", "give the path of a .whl file"
-            ) from error
-        try:
-            with zipfile.ZipFile(self._stream) as table:
-                rows = table.infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
-            self.close()
-            raise NotAWheel(
-                f"{path} is no zip file, or was cut: {error}", "fetch it again and compare its SHA-256"
-            ) from error
-        try:
-            self._check(rows)
+            self._check(self._rows())
         except BaseException:
             self.close()
             raise
-        self.members = {row.filename: row for row in rows if not row.is_dir()}
 
     def __enter__(self) -> Archive:
         return self
@@ -86,64 +104,73 @@ class Archive:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if self._stream:
+            self._stream.close()
+
+    @property
+    def stream(self) -> BinaryIO:
+        """The open file, where it is on this machine."""
+        assert self._stream is not None
+        return self._stream
 
     @property
     def descriptor(self) -> int:
         """File descriptor of the open file."""
-        return self._stream.fileno()
+        return self.stream.fileno()
 
-    def _check(self, rows: list[zipfile.ZipInfo]) -> None:
-        size = os.fstat(self._stream.fileno()).st_size
-        advice = "do not unpack this file; fetch the wheel from its index again"
-        names: set[str] = set()
-        for row in rows:
-            name = row.filename
-            if (
-                name.startswith("/")
-                or "\\" in name
-                or "\0" in name
-                or ":" in name[:3]
-                or ".." in name.split("/")
-            ):
-                raise UnsafeArchive(f"{self.path.name} has a member that climbs out: {name!r}", advice)
-            if not name:  # zipfile's own is_dir() fails on it
-                raise NotAWheel(f"{self.path.name} has a member without a name", "fetch it again")
-            if name in names:
-                raise UnsafeArchive(f"{self.path.name} has two members called {name!r}", advice)
-            names.add(name)
-            bomb = row.file_size > LARGE and row.file_size > MOST_RATIO * row.compress_size
-            if bomb or row.file_size > MOST_MEMBER:
+    def _rows(self) -> list[Row]:
+        try:
+            return list(rows(self._source.read_at, self._source.size, self.bounds.members))
+        except (ValueError, struct.error, OverflowError) as error:
+            raise self.damaged(
+                f"{self.path} is no zip file, or was cut: {one_line(str(error))}",
+                "fetch it again and compare its SHA-256",
+            ) from error
+
+    def _check(self, found: list[Row]) -> None:
+        names, label = Names(self.path.name, self.bounds), self.path.name
+        for row in found:
+            name = one_line(row.filename)
+            if not row.filename:
+                raise self.damaged(f"{label} has a member without a name", "fetch it again")
+            path = safe_member(row.filename, label)
+            if path.as_posix() != row.filename.rstrip("/"):
+                raise UnsafeArchive(f"{label} has a member with an odd path: '{name}'", ADVICE)
+            names.add(path, "folder" if row.is_dir() else "file")
+            bomb = row.file_size > LARGE and row.file_size > self.bounds.ratio * row.compress_size
+            if bomb or row.file_size > self.bounds.member:
                 raise UnsafeArchive(
-                    f"{self.path.name} is a zip bomb: {name!r} says {row.file_size} bytes"
-                    f" from {row.compress_size}",
-                    advice,
+                    f"{label} is a zip bomb: '{name}' says {row.file_size} bytes from {row.compress_size}",
+                    ADVICE,
                 )
-            if row.compress_type not in (0, 8) or row.flag_bits & 1:
-                raise NotAWheel(
-                    f"{name!r} of {self.path.name} is encrypted or packed by method {row.compress_type}",
-                    "wheels are deflated or stored; fetch it again",
+            if not row.readable:
+                raise self.damaged(
+                    f"'{name}' of {label} is encrypted or packed by method {row.compress_type}",
+                    "only deflated and stored members are read; fetch it again",
                 )
-        if len(rows) > MOST_MEMBERS or sum(row.file_size for row in rows) > MOST_TOTAL:
-            raise UnsafeArchive(f"{self.path.name} is a zip bomb: {len(rows)} members", advice)
+        if sum(row.file_size for row in found) > self.bounds.most(self._source.size):
+            raise UnsafeArchive(f"{label} is a zip bomb: {len(found)} members", ADVICE)
         end = 0
-        for row in sorted(rows, key=lambda row: row.header_offset):
-            if row.header_offset < end or row.header_offset + 30 + row.compress_size > size:
+        for row in sorted(found, key=lambda row: row.header_offset):
+            last = row.header_offset + 30 + row.compress_size
+            if row.header_offset < end or last > self._source.size:
                 raise UnsafeArchive(
-                    f"{self.path.name} has members that overlap or end past the file: {row.filename!r}",
-                    advice,
+                    f"{label} has members that overlap or end past the file: '{one_line(row.filename)}'",
+                    ADVICE,
                 )
-            end = row.header_offset + 30 + row.compress_size
+            end = last
+        self.rows = found
+        self.members = {row.filename: row for row in found if not row.is_dir()}
 
     def span(self, name: str) -> tuple[int, int]:
         """Offset and length in the file of a member's compressed bytes.
 
-        :raises NotAWheel: its local header is damaged.
+        :raises DamagedArchive: its local header is damaged, or tells of another member.
         """
         row = self.members[name]
-        header = os.pread(self._stream.fileno(), 30, row.header_offset)
-        if len(header) < 30 or header[:4] != b"PK\3\4":
-            raise NotAWheel(f"{name} of {self.path.name} is damaged", "fetch the wheel again")
+        header = self._source.read_at(row.header_offset, 30 + len(row.raw))
+        if len(header) < 30 or header[:4] != b"PK\3\4" or header[30:] != row.raw:
+            raise self.damaged(f"{one_line(name)} of {self.path.name} is damaged", "fetch the wheel again")
         first, second = struct.unpack_from("<HH", header, 26)
         return row.header_offset + 30 + first + second, row.compress_size
 
@@ -151,9 +178,11 @@ class Archive:
         """A member's compressed bytes, in pieces."""
         offset, left = self.span(name)
         while left:
-            block = os.pread(self._stream.fileno(), min(piece, left), offset)
+            block = self._source.read_at(offset, min(piece, left))
             if not block:
-                raise NotAWheel(f"{self.path.name} ends inside of {name}", "fetch the wheel again")
+                raise self.damaged(
+                    f"{self.path.name} ends inside of {one_line(name)}", "fetch the wheel again"
+                )
             yield block
             offset += len(block)
             left -= len(block)
@@ -161,30 +190,47 @@ class Archive:
     def pieces(self, name: str) -> Iterator[bytes]:
         """A member's bytes, in pieces, checked against its size and CRC.
 
-        :raises NotAWheel: they do not inflate, or to something else than the table says.
+        :raises DamagedArchive: they do not inflate, or to something else than the table says.
         """
-        codec, row = _codec(), self.members[name]
-        inflater = codec.decompressobj(-15) if row.compress_type else None
-        size = crc = 0
-        try:
-            for block in self.packed(name):
-                plain = inflater.decompress(block) if inflater else block
-                size += len(plain)
-                if size > row.file_size:
-                    break
-                crc = codec.crc32(plain, crc)
-                yield plain
-            if inflater and size <= row.file_size and (rest := inflater.flush()):
-                size += len(rest)
-                crc = codec.crc32(rest, crc)
-                yield rest
-        except codec.error as error:
-            raise NotAWheel(f"{name} of {self.path.name} is damaged: {error}", "fetch it again") from error
+        codec, row, size, crc = _codec(), self.members[name], 0, 0
+        for plain in self._plain(name, row):
+            size += len(plain)
+            if size > row.file_size:
+                break
+            crc = codec.crc32(plain, crc)
+            yield plain
         if size != row.file_size or crc != row.CRC:
-            raise NotAWheel(
-                f"{name} of {self.path.name} is damaged: its size or CRC is not what the archive says",
+            raise self.damaged(
+                f"{one_line(name)} of {self.path.name} is damaged: its size or CRC is not what the archive says",
                 "fetch the wheel again and compare its SHA-256",
             )
+
+    def _plain(self, name: str, row: Row) -> Iterator[bytes]:
+        if not row.compress_type:
+            yield from self.packed(name)
+            return
+        inflater = _codec().decompressobj(-15)
+        with reading(f"{one_line(name)} of {self.path.name}", self.damaged):
+            for block in self.packed(name):
+                while block:
+                    yield inflater.decompress(block, _BLOCK)
+                    block = inflater.unconsumed_tail
+            yield inflater.flush()
+            if not inflater.eof or inflater.unused_data:
+                raise EOFError("its deflated bytes do not end where it says")
+
+    def read(self, name: str, most: int = 64 << 20) -> bytes:
+        """A member whole.
+
+        :raises DamagedArchive: it is not there, damaged, or longer than ``most`` bytes.
+        """
+        if name not in self.members:
+            raise self.damaged(f"{self.path.name} has no {one_line(name)}", "fetch it again")
+        if self.members[name].file_size > most:
+            raise self.damaged(
+                f"{one_line(name)} of {self.path.name} is longer than {most} bytes", "fetch it again"
+            )
+        return b"".join(self.pieces(name))
 
     def content(self, name: str) -> Content:
         """A member in memory with its digest, valid until the next call; memory is the largest member's size."""

@@ -49,6 +49,8 @@ class Wheel(Archive):
     :raises UnsafeArchive: see `Archive`.
     """
 
+    damaged = NotAWheel
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
@@ -91,12 +93,8 @@ class Wheel(Archive):
 
         :raises NotAWheel: it is not there, too long, or no UTF-8.
         """
-        if name not in self.members:
-            raise NotAWheel(f"{self.path.name} has no {name}", "fetch the wheel again")
-        if self.members[name].file_size > _MOST_TEXT:
-            raise NotAWheel(f"{name} of {self.path.name} is longer than any text", "fetch the wheel again")
         try:
-            return b"".join(self.pieces(name)).decode("utf-8")
+            return self.read(name, _MOST_TEXT).decode("utf-8")
         except UnicodeDecodeError as error:
             raise NotAWheel(
                 f"{name} of {self.path.name} is no UTF-8 text", "fetch the wheel again"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from build_recipes.kit.errors import BadData
 
@@ -47,12 +49,26 @@ def load_json(path: Path, kind: type[T], hint: str = "remove the file; it is mad
     return _load(path, kind, msgspec.json.decode, hint)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that was named by somebody else for reading; never waits for the other end of a pipe.
+
+    :raises OSError: it cannot be read, or is a folder, a pipe, a socket or a device.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def _load(path: Path, kind: type[T], parse: Callable[[str], Any], hint: str) -> T:
     try:
-        return msgspec.convert(parse(path.read_text(encoding="utf-8")), kind)
+        with open_regular(path) as stream:
+            text = stream.read().decode("utf-8")
+        return msgspec.convert(parse(text), kind)
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror}", hint) from error
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise BadData(f"{path} is not right: {error}", hint) from error
 
 

@@ -115,9 +115,15 @@ class RevisionMissing(ArmoryError):
 
 
 class UnsafeArchive(ArmoryError):
-    """An archive member would be written outside its folder, or the archive is not what it says."""
+    """An archive member would be written outside its folder, or more would come out than of any honest archive."""
 
     exit_code = 26
+
+
+class DamagedArchive(UnsafeArchive):
+    """An archive is damaged, cut short, or packed in a way that no reader takes."""
+
+    exit_code = 28
 
 
 class SourceIncomplete(ArmoryError):
@@ -275,7 +281,7 @@ class AuditFailed(ArmoryError):
     exit_code = 60
 
 
-class NotAWheel(ArmoryError):
+class NotAWheel(DamagedArchive):
     """The file is no vLLM wheel, or is damaged."""
 
     exit_code = 61

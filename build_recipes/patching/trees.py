@@ -6,19 +6,18 @@ Only the files that patches and intents read are taken out, once, into the cache
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import re
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes.formats.archive import gzip_file, safe_member
+from build_recipes.formats.archive import unpack
+from build_recipes.formats.bounds import safe_member
 from build_recipes.kit import paths
 from build_recipes.kit.data import Model, load_toml
-from build_recipes.kit.errors import ArmoryError, UnknownTag, UnsafeArchive
+from build_recipes.kit.errors import ArmoryError, UnknownTag
 from build_recipes.kit.once import filled
 from build_recipes.kit.paths import Places
 from build_recipes.patching.series import REPAIR, Variant, parse_version
@@ -117,21 +116,9 @@ def vllm_tree(version: str, places: Places, *, offline: bool = False) -> Path:
     entry = pin(version)
     archive = fetch_files([entry], places.downloads, offline=offline)[entry.filename]
 
-    def fill(beside: Path) -> None:
-        with gzip_file(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                path = Path(*safe_member(member.name, archive.name).parts[1:])
-                if not member.isfile() or not WANTED.fullmatch(path.as_posix()):
-                    continue
-                source = tar.extractfile(member)
-                assert source is not None
-                (beside / path).parent.mkdir(parents=True, exist_ok=True)
-                (beside / path).write_bytes(source.read())
-
-    try:
-        return filled(into, fill)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
-        raise UnsafeArchive(f"{archive} is damaged: {error}", f"remove {archive} and run again") from error
+    return filled(
+        into, lambda beside: unpack(archive, beside, lambda name: bool(WANTED.fullmatch(name)), top=True)
+    )
 
 
 def declarations(tree: Path) -> dict[str, Declaration]:

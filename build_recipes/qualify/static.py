@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-import zipfile
 from typing import Any
 
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.closure import shared_libraries
 from build_recipes.formats.elf import mapped
+from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.console import warn
 from build_recipes.qualify import ops
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
@@ -40,12 +40,14 @@ def audit(trial: Trial) -> Tier:
 
 def read_ops(trial: Trial) -> dict[str, Any]:
     """The ops that the wheel's Python files call, and which of them its modules register, read statically."""
-    with zipfile.ZipFile(trial.wheel) as archive:
-        names = archive.namelist()
+    with Wheel(trial.wheel) as archive:
+        names = list(archive.members)
         read = ops.calls(
             (name, archive.read(name).decode("utf-8", "replace")) for name in names if name.endswith(".py")
         )
-        there = ops.registered(archive.read(name) for name in names if name.endswith(".so"))
+        there = ops.registered(
+            archive.read(name, most=archive.bounds.member) for name in names if name.endswith(".so")
+        )
         modules = sorted(
             name[: name.index(".", name.rindex("/"))].replace("/", ".")
             for name in names

@@ -22,9 +22,12 @@ import git
 import msgspec
 import zstandard
 
-from build_recipes.formats.archive import safe_member
+from build_recipes.formats.archive import Entry, entries
+from build_recipes.formats.bounds import BUNDLE
+from build_recipes.kit.console import one_line
 from build_recipes.kit.data import Model, parse_toml
 from build_recipes.kit.errors import (
+    DamagedArchive,
     HashMismatch,
     NetworkError,
     OfflineError,
@@ -203,54 +206,45 @@ def unpack(bundle: Path, places: Places) -> tuple[Lock, Contents]:
     """
     documents: dict[str, bytes] = {}
     repositories: dict[str, RepositoryEntry] = {}
+    if not bundle.exists():
+        raise UnsafeArchive(f"{bundle} is not there", "./inv mirror --from BUNDLE")
     try:
-        with (
-            bundle.open("rb") as source,
-            zstandard.ZstdDecompressor().stream_reader(source) as stream,
-            tarfile.open(fileobj=stream, mode="r|") as tar,
-        ):
-            for member in tar:
-                path = safe_member(member.name, bundle.name)
-                content = tar.extractfile(member) if member.isfile() else None
-                if content is None:
-                    raise UnsafeArchive(f"{bundle.name}: '{member.name}' is no plain file", _ADVICE)
-                if member.name in ("bundle.json", "lock.toml"):
-                    documents[member.name] = content.read()
-                    if member.name == "bundle.json":
-                        listed = msgspec.json.decode(documents["bundle.json"], type=Contents)
-                        repositories = {slug(entry.url): entry for entry in listed.repositories}
-                elif path.parts[0] == "downloads" and len(path.parts) == 3:
-                    _keep_file(content, path.parts[1], path.parts[2], places.downloads)
-                elif path.parts[0] == "git" and path.stem in repositories and len(path.parts) == 2:
-                    _keep_pack(content, repositories[path.stem], places)
-                else:
-                    raise UnsafeArchive(f"{bundle.name}: '{member.name}' does not belong there", _ADVICE)
+        for entry in entries(bundle, BUNDLE):
+            name, parts = entry.path.as_posix(), entry.path.parts
+            if entry.kind == "file" and name in ("bundle.json", "lock.toml"):
+                documents[name] = entry.read()
+                if name == "bundle.json":
+                    listed = msgspec.json.decode(documents[name], type=Contents)
+                    repositories = {slug(known.url): known for known in listed.repositories}
+            elif entry.kind == "file" and parts[0] == "downloads" and len(parts) == 3:
+                _keep_file(entry, parts[1], parts[2], places.downloads)
+            elif (
+                entry.kind == "file"
+                and parts[0] == "git"
+                and entry.path.stem in repositories
+                and len(parts) == 2
+            ):
+                _keep_pack(entry, repositories[entry.path.stem], places)
+            else:
+                raise UnsafeArchive(f"{bundle.name}: '{one_line(name)}' does not belong there", _ADVICE)
         contents = msgspec.json.decode(documents["bundle.json"], type=Contents)
         lock = msgspec.convert(parse_toml(documents["lock.toml"].decode()), Lock)
-    except (
-        tarfile.TarError,
-        zstandard.ZstdError,
-        msgspec.MsgspecError,
-        KeyError,
-        EOFError,
-        ValueError,
-    ) as error:
-        raise UnsafeArchive(f"{bundle} is no bundle, or damaged: {error}", _ADVICE) from error
-    except FileNotFoundError as error:
-        raise UnsafeArchive(f"{bundle} is not there", "./inv mirror --from BUNDLE") from error
+    except (DamagedArchive, msgspec.MsgspecError, KeyError, ValueError, RecursionError) as error:
+        why = error.args[0] if isinstance(error, DamagedArchive) else error
+        raise DamagedArchive(f"{bundle} is no bundle, or damaged: {why}", _ADVICE) from error
     if digest_of(lock) != lock.digest or lock.digest != contents.digest:
         raise HashMismatch(f"the lock in {bundle.name} was changed after it was made", _ADVICE)
     return lock, contents
 
 
-def _keep_file(content: IO[bytes], digest: str, name: str, downloads: Path) -> None:
+def _keep_file(entry: Entry, digest: str, name: str, downloads: Path) -> None:
     folder = downloads / digest
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{name}.{os.getpid()}"
     seen = hashlib.sha256()
     try:
         with beside.open("wb") as sink:
-            while block := content.read(1 << 20):
+            for block in entry.pieces():
                 seen.update(block)
                 sink.write(block)
         if seen.hexdigest() != digest:
@@ -262,10 +256,10 @@ def _keep_file(content: IO[bytes], digest: str, name: str, downloads: Path) -> N
             folder.rmdir()
 
 
-def _keep_pack(content: IO[bytes], entry: RepositoryEntry, places: Places) -> None:
+def _keep_pack(packed: Entry, entry: RepositoryEntry, places: Places) -> None:
     own = Library(places.git, {}).own(entry.url)
     with held(own.git_dir), tempfile.TemporaryFile(dir=places.git) as stream:
-        while block := content.read(1 << 20):
+        for block in packed.pieces():
             stream.write(block)
         stream.seek(0)
         try:

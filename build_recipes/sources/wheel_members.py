@@ -6,57 +6,38 @@ member is in the lock, so nothing else of the wheel has to be fetched or believe
 
 from __future__ import annotations
 
-import base64
-import csv
 import hashlib
-import io
-import zipfile
 from pathlib import Path
 
 import requests
 
-from build_recipes.formats.archive import safe_member
+from build_recipes.formats.bounds import safe_member
+from build_recipes.formats.inflate import Archive
+from build_recipes.formats.wheel import parse_record
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import HashMismatch, NetworkError, OfflineError, UnsafeArchive
+from build_recipes.kit.errors import DamagedArchive, HashMismatch, NetworkError, OfflineError
 from build_recipes.sources.download import TIMEOUT, hash_file, retrying
 from build_recipes.sources.lockfile import FilePin, MemberPin, WheelMembers
 
 _BLOCK = 1 << 17
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile:
     """A file on a server that answers range requests, read in blocks that are kept."""
 
     def __init__(self, url: str, size: int) -> None:
-        super().__init__()
-        self.url, self.size, self.position = url, size, 0
+        self.url, self.size = url, size
         self.received = 0
         """Bytes that came over the network."""
         self._blocks: dict[int, bytes] = {}
         self._session = requests.Session()
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
-
-    def read(self, count: int = -1) -> bytes:
-        end = self.size if count is None or count < 0 else min(self.size, self.position + count)
-        parts = []
-        while self.position < end:
-            number, start = divmod(self.position, _BLOCK)
-            part = self._block(number)[start : start + end - self.position]
-            parts.append(part)
-            self.position += len(part)
-        return b"".join(parts)
+    def read_at(self, offset: int, count: int) -> bytes:
+        """The bytes there; fewer at the end. Raises NetworkError."""
+        end = min(self.size, offset + count)
+        first = offset // _BLOCK
+        blocks = [self._block(number) for number in range(first, -(-end // _BLOCK))]
+        return b"".join(blocks)[offset - first * _BLOCK : end - first * _BLOCK]
 
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
@@ -91,14 +72,14 @@ def list_members(wheel: FilePin, inner: str, suffix: str = ".py") -> WheelMember
     :raises HashMismatch: a member differs from RECORD.
     """
     members = []
-    with zipfile.ZipFile(RemoteFile(wheel.url, wheel.size)) as archive:
+    with _opened(wheel) as archive:
         record = _record(archive)
-        for name in sorted(archive.namelist()):
+        for name in sorted(archive.members):
             if not name.startswith(f"{inner}/") or not name.endswith(suffix):
                 continue
             content = archive.read(name)
             digest = hashlib.sha256(content).digest()
-            if record.get(name) != base64.urlsafe_b64encode(digest).rstrip(b"=").decode():
+            if record.get(name) != digest:
                 raise HashMismatch(
                     f"{name} in {wheel.filename} differs from its RECORD", "do not use this wheel"
                 )
@@ -107,12 +88,17 @@ def list_members(wheel: FilePin, inner: str, suffix: str = ".py") -> WheelMember
     return WheelMembers(wheel=wheel, inner=inner, members=members)
 
 
-def _record(archive: zipfile.ZipFile) -> dict[str, str]:
-    name = next((entry for entry in archive.namelist() if entry.endswith(".dist-info/RECORD")), None)
+def _opened(wheel: FilePin) -> Archive:
+    return Archive(Path(wheel.filename), source=RemoteFile(wheel.url, wheel.size))
+
+
+def _record(archive: Archive) -> dict[str, bytes | None]:
+    """SHA-256 of each member by its path."""
+    name = next((entry for entry in archive.members if entry.endswith(".dist-info/RECORD")), None)
     if name is None:
-        raise UnsafeArchive(f"{archive.filename} has no RECORD: it is no wheel", "do not use it")
-    rows = csv.reader(archive.read(name).decode().splitlines())
-    return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1}
+        raise DamagedArchive(f"{archive.path.name} has no RECORD: it is no wheel", "do not use it")
+    text = archive.read(name).decode("utf-8", "replace")
+    return {path: row.sha256 for path, row in parse_record(text, archive.path.name).items()}
 
 
 def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dict[str, Path]:
@@ -135,7 +121,7 @@ def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dic
             "run once without --offline, or bring them: ./inv mirror --from BUNDLE",
         )
     if lacking:
-        with zipfile.ZipFile(RemoteFile(source.wheel.url, source.wheel.size)) as archive:
+        with _opened(source.wheel) as archive:
             for member, path in lacking:
                 content = archive.read(f"{source.inner}/{member.path}")
                 if hashlib.sha256(content).hexdigest() != member.sha256:

@@ -6,14 +6,10 @@ The folder is named after the hashes of what is in it (see `kit.once`): a second
 from __future__ import annotations
 
 import hashlib
-import shutil
-import zipfile
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
-from build_recipes.kit.errors import UnsafeArchive
-
-Select = Callable[[str], bool]
+from build_recipes.formats.archive import Select, unpack
 
 
 def digest_of(names: Sequence[str]) -> str:
@@ -22,28 +18,9 @@ def digest_of(names: Sequence[str]) -> str:
 
 
 def unpack_wheel(wheel: Path, into: Path, select: Select = lambda name: True) -> None:
-    """Unpack the members of a wheel that ``select`` takes.
+    """Unpack the members of a wheel that ``select`` takes; what other wheels put there is written over.
 
-    :raises UnsafeArchive: a member would land outside ``into``; nothing of it was written.
+    :raises UnsafeArchive: a member would land outside ``into``, or the wheel is damaged; see `archive.unpack`.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.infolist():
-                pure = PurePosixPath(member.filename)
-                if pure.is_absolute() or ".." in pure.parts:
-                    raise UnsafeArchive(
-                        f"{wheel.name} has a member that climbs out of its folder: {member.filename}",
-                        f"remove {wheel} and fetch it again; if it stays, report it",
-                    )
-                if member.is_dir() or not select(member.filename):
-                    continue
-                target = into / pure
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 1 << 20)
-                if member.external_attr >> 16 & 0o111:
-                    target.chmod(0o755)
-    except zipfile.BadZipFile as error:
-        raise UnsafeArchive(
-            f"{wheel} is no whole zip archive: {error}", f"remove {wheel} and run again"
-        ) from error
+    into.mkdir(parents=True, exist_ok=True)
+    unpack(wheel, into, select)

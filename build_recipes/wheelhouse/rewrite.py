@@ -22,7 +22,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import ZipInfo
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -173,7 +172,7 @@ class _Writer:
         self.record.append((new, _text(digest), str(member.file_size)))
         mode = member.external_attr or _REGULAR_FILE
         method, packed = member.compress_type, member.compress_size
-        self._header(_Row(new.encode(), _date(member), method, member.CRC, packed, member.file_size, mode, 0))
+        self._header(_Row(new.encode(), member.date, method, member.CRC, packed, member.file_size, mode, 0))
         self.stream.flush()
         offset, left = self.wheel.span(name)
         source = self.wheel.descriptor
@@ -226,11 +225,6 @@ class _Writer:
 
 def _text(digest: bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _date(member: ZipInfo) -> tuple[int, int]:
-    year, month, day, hour, minute, second = member.date_time
-    return hour << 11 | minute << 5 | second // 2, (max(year, 1980) - 1980) << 9 | month << 5 | day
 
 
 def _dos_date(epoch: int | None) -> tuple[int, int]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from pathlib import Path
 
-from build_recipes.formats.archive import gzip_file, safe_member
-from build_recipes.kit.errors import CouldNotCheck
+from build_recipes.formats.archive import entries
+from build_recipes.kit.errors import CouldNotCheck, DamagedArchive
 
 LARGEST = 8_000_000
 """Bytes past which a source file is not read: no module written by hand is that long."""
@@ -59,10 +55,8 @@ def read(path: Path, package: str) -> Contents:
     found = Contents(origin=path.name, package=package)
     if path.is_dir():
         members = _folder(path, package)
-    elif path.suffix in (".whl", ".zip"):
-        members = _zip(path, package)
-    elif path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar")):
-        members = _tar(path, package)
+    elif path.name.endswith((".whl", ".zip", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tar")):
+        members = _archive(path, package)
     else:
         raise CouldNotCheck(
             f"{path} is no wheel, sdist or folder"
@@ -73,11 +67,11 @@ def read(path: Path, package: str) -> Contents:
     try:
         for name, size, content in members:
             _keep(found, name, size, content)
-    except FileNotFoundError as error:
-        raise CouldNotCheck(f"{path} does not exist", "check the path") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (DamagedArchive, OSError) as error:
+        if not path.exists():
+            raise CouldNotCheck(f"{path} does not exist", "check the path") from error
         raise CouldNotCheck(
-            f"{path} is damaged or cut short: {error}",
+            f"{path} is damaged or cut short: {error.args[0] if isinstance(error, DamagedArchive) else error}",
             "remove the file, then run the same command: what came from an index is fetched again",
         ) from error
     if not found.files:
@@ -130,29 +124,13 @@ def _read_at_all(name: str, size: int) -> bool:
     return size <= LARGEST and not name.endswith(_COMPILED)
 
 
-def _zip(path: Path, package: str) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = str(safe_member(info.filename, path.name))
-            if not info.is_dir() and _wanted(name, package):
-                size = info.file_size
-                yield name, size, archive.read(info) if _read_at_all(name, size) else None
-
-
-def _tar(path: Path, package: str) -> Iterator[Member]:
-    with contextlib.ExitStack() as stack:
-        if path.name.endswith("gz"):
-            stream = stack.enter_context(gzip_file(path))
-            archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
-        else:
-            archive = stack.enter_context(tarfile.open(path))
-        for info in archive:
-            name = str(safe_member(info.name, path.name)).partition("/")[2]
-            if info.isfile() and _wanted(name, package):
-                member = archive.extractfile(info) if _read_at_all(name, info.size) else None
-                yield name, info.size, member.read() if member else None
-        while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-            pass  # to the end, where a cut or a wrong checksum shows
+def _archive(path: Path, package: str) -> Iterator[Member]:
+    """Members of a wheel as they lie, of a source distribution below its top folder."""
+    below = 0 if path.suffix in (".whl", ".zip") else 1
+    for entry in entries(path):
+        name = "/".join(entry.path.parts[below:])
+        if entry.kind == "file" and _wanted(name, package):
+            yield name, entry.size, entry.read() if _read_at_all(name, entry.size) else None
 
 
 def _folder(path: Path, package: str) -> Iterator[Member]:

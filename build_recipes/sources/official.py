@@ -7,7 +7,6 @@ One hash in the lock, that of the wheel's RECORD, pins every member. Both are re
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,10 +16,7 @@ from build_recipes.kit.errors import HashMismatch, NotAWheel, OfflineError
 from build_recipes.sources import registry
 from build_recipes.sources.lockfile import FilePin, MemberPin, OfficialPin, WheelMembers, tags_for
 from build_recipes.sources.resolve import NEWEST_GLIBC
-from build_recipes.sources.wheel_members import RemoteFile, member_files
-
-MOST_RECORD = 64 << 20
-"""Bytes that a RECORD may have; 0.26.0's has 0.6 million."""
+from build_recipes.sources.wheel_members import member_files, opened, record_of
 
 
 def pin(version: str, machine: str) -> OfficialPin | None:
@@ -86,11 +82,8 @@ def take(
 
 
 def _record(wheel: FilePin) -> bytes:
-    with zipfile.ZipFile(RemoteFile(wheel.url, wheel.size)) as archive:
-        rows = [entry for entry in archive.infolist() if entry.filename.endswith(".dist-info/RECORD")]
-        if len(rows) != 1 or rows[0].file_size > MOST_RECORD:
-            raise NotAWheel(f"{wheel.filename} has no RECORD: it is no wheel", "do not use it")
-        return archive.read(rows[0])
+    with opened(wheel) as archive:
+        return record_of(archive)
 
 
 def of(pins: list[OfficialPin], machine: str) -> OfficialPin | None:

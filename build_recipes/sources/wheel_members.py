@@ -72,14 +72,14 @@ def list_members(wheel: FilePin, inner: str, suffix: str = ".py") -> WheelMember
     :raises HashMismatch: a member differs from RECORD.
     """
     members = []
-    with _opened(wheel) as archive:
-        record = _record(archive)
+    with opened(wheel) as archive:
+        record = parse_record(record_of(archive).decode("utf-8", "replace"), wheel.filename)
         for name in sorted(archive.members):
             if not name.startswith(f"{inner}/") or not name.endswith(suffix):
                 continue
             content = archive.read(name)
             digest = hashlib.sha256(content).digest()
-            if record.get(name) != digest:
+            if name not in record or record[name].sha256 != digest:
                 raise HashMismatch(
                     f"{name} in {wheel.filename} differs from its RECORD", "do not use this wheel"
                 )
@@ -88,17 +88,20 @@ def list_members(wheel: FilePin, inner: str, suffix: str = ".py") -> WheelMember
     return WheelMembers(wheel=wheel, inner=inner, members=members)
 
 
-def _opened(wheel: FilePin) -> Archive:
+def opened(wheel: FilePin) -> Archive:
+    """A wheel on its index, read in places. Raises NetworkError, and what `Archive` raises."""
     return Archive(Path(wheel.filename), source=RemoteFile(wheel.url, wheel.size))
 
 
-def _record(archive: Archive) -> dict[str, bytes | None]:
-    """SHA-256 of each member by its path."""
-    name = next((entry for entry in archive.members if entry.endswith(".dist-info/RECORD")), None)
-    if name is None:
-        raise DamagedArchive(f"{archive.path.name} has no RECORD: it is no wheel", "do not use it")
-    text = archive.read(name).decode("utf-8", "replace")
-    return {path: row.sha256 for path, row in parse_record(text, archive.path.name).items()}
+def record_of(archive: Archive) -> bytes:
+    """RECORD of a wheel.
+
+    :raises DamagedArchive: it has none, or one of more than 64 MiB (0.26.0's has 0.6 million bytes).
+    """
+    names = [name for name in archive.members if name.endswith(".dist-info/RECORD")]
+    if len(names) != 1:
+        raise DamagedArchive(f"{archive.path.name} has {len(names)} RECORDs: it is no wheel", "do not use it")
+    return archive.read(names[0])
 
 
 def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dict[str, Path]:
@@ -121,7 +124,7 @@ def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dic
             "run once without --offline, or bring them: ./inv mirror --from BUNDLE",
         )
     if lacking:
-        with _opened(source.wheel) as archive:
+        with opened(source.wheel) as archive:
             for member, path in lacking:
                 content = archive.read(f"{source.inner}/{member.path}")
                 if hashlib.sha256(content).hexdigest() != member.sha256:

@@ -153,42 +153,53 @@ def audit_wheel(
     :raises UnsafeArchive: a bomb, or members that climb out.
     :raises UnknownDevice: no such device.
     """
+    with subject.opened(wheel) as opened:
+        return audit_distribution(opened, names, libraries=libraries, promise=promise)
+
+
+def audit_distribution(
+    opened: Distribution,
+    names: Sequence[str] = (),
+    *,
+    libraries: Sequence[Library] | None = None,
+    promise: Promise | None = None,
+) -> Audit:
+    """Audit a wheel that is open; see `audit_wheel`."""
     asked = {canonical(name): device(name) for name in names} or devices()
     if promise:
         asked = {promise.device: device(promise.device)} | asked if names else asked
-    with subject.opened(wheel) as opened:
-        if opened.name != "vllm":
-            raise NotAWheel(f"{wheel.name} is a wheel of {opened.name}, not of vllm", "give a vLLM wheel")
-        seen = scan(opened, architectures.loading(one.number for one in asked.values()))
-        closure = None
-        if libraries is not None:
-            closure = close({module.path: module for module in seen.modules}, libraries)
-        found = [
-            *findings.completeness(opened),
-            *findings.archive(opened, seen),
-            *findings.platform(opened, seen.modules),
-            *findings.linkage(opened, seen.modules, closure),
-        ]
-        if promise:
-            kept = list(findings.promised(opened, seen.modules, promise))
-            ids = {one.id for one in kept}
-            found = [one for one in found if one.id not in ids] + kept
-        there = {promise.device: promise.newest_glibc} if promise else {}
-        judged = {name: judge(name, one, seen.modules, found, there.get(name)) for name, one in asked.items()}
-        return Audit(
-            wheel=wheel.name,
-            version=opened.version,
-            size=sum(member.compress_size for member in opened.members.values()),
-            tags=opened.file_tags(),
-            glibc=".".join(map(str, findings.glibc(seen.modules))),
-            requires_torch=findings.torch_pin(opened),
-            modules=seen.modules,
-            closure=closure,
-            devices=judged,
-            findings=tuple(found),
-            incomplete=incomplete(opened.version),
-            parts=_parts(opened),
-        )
+    if opened.name != "vllm":
+        raise NotAWheel(f"{opened.path.name} is a wheel of {opened.name}, not of vllm", "give a vLLM wheel")
+    seen = scan(opened, architectures.loading(one.number for one in asked.values()))
+    closure = None
+    if libraries is not None:
+        closure = close({module.path: module for module in seen.modules}, libraries)
+    found = [
+        *findings.completeness(opened),
+        *findings.archive(opened, seen),
+        *findings.platform(opened, seen.modules),
+        *findings.linkage(opened, seen.modules, closure),
+    ]
+    if promise:
+        kept = list(findings.promised(opened, seen.modules, promise))
+        ids = {one.id for one in kept}
+        found = [one for one in found if one.id not in ids] + kept
+    there = {promise.device: promise.newest_glibc} if promise else {}
+    judged = {name: judge(name, one, seen.modules, found, there.get(name)) for name, one in asked.items()}
+    return Audit(
+        wheel=opened.path.name,
+        version=opened.version,
+        size=sum(member.compress_size for member in opened.members.values()),
+        tags=opened.file_tags(),
+        glibc=".".join(map(str, findings.glibc(seen.modules))),
+        requires_torch=findings.torch_pin(opened),
+        modules=seen.modules,
+        closure=closure,
+        devices=judged,
+        findings=tuple(found),
+        incomplete=incomplete(opened.version),
+        parts=_parts(opened),
+    )
 
 
 def _parts(wheel: Distribution) -> dict[str, int]:

@@ -60,6 +60,47 @@ def audit(
 
 @task(
     auto_shortflags=False,
+    positional=["source"],
+    iterable=["device"],
+    help={
+        "source": "pypi:VERSION, a .whl file, or a URL with its #sha256=",
+        "device": "thor, orin, spark, ... (repeatable; default: this machine)",
+        "slim": "only take out what the device cannot use; PTX stays for the driver, no ptxas is needed",
+        "keep_ptx": "keep the newest PTX of what the device needs, for GPUs to come",
+        "jobs": "images to make at once (0: one per core; memory decides below that)",
+        "time_box": "stop at a checkpoint after this long, such as 9m; the same command goes on",
+        "json": "print one JSON document on stdout",
+    },
+)
+def specialise(
+    c: Context,
+    source: str,
+    *,
+    device: Any = None,
+    slim: bool = False,
+    keep_ptx: bool = False,
+    jobs: int = 0,
+    time_box: str = "",
+    json: bool = False,
+) -> None:
+    """Make a small wheel for one device out of one for many: images chosen, PTX assembled, nothing else moved."""
+    with door():
+        from build_recipes.build import specialising as command
+        from build_recipes.build.request import parse_duration
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.paths import Places
+        from build_recipes.specialise.wheel import Options
+
+        options = Options(native=not slim, keep_ptx=keep_ptx)
+        asked = command.Asked(source, tuple(device or ()), options, jobs, parse_duration(time_box))
+        done = command.run(asked, Places.from_environment())
+        if json:
+            emit_json([one.as_dict() for one in done])
+        command.show(done)
+
+
+@task(
+    auto_shortflags=False,
     positional=[],
     help={
         "tag": "vLLM release tag (default: the newest that is known)",

@@ -12,10 +12,10 @@ checked against ``cuobjdump`` (tests, and benchmarks/audit_cuobjdump.py).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from build_recipes.formats.elf import Elf, Malformed
+from build_recipes.formats.elf import Buffer, Elf, Malformed
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 MAGIC = 0xBA55ED50
@@ -49,6 +49,10 @@ class Entry:
     """Bytes of the payload once decoded."""
     unit: int
     """Number of its container in the file: entries of one translation unit share it."""
+    raw: memoryview
+    """The whole entry as the file holds it: header, payload, padding."""
+    options: str
+    """ptxas options that a driver would use for PTX, as nvcc recorded them; mostly empty."""
 
     @property
     def name(self) -> str:
@@ -72,6 +76,17 @@ class Entry:
         return decoded
 
 
+@dataclass(frozen=True)
+class Container:
+    """The device code of one translation unit."""
+
+    offset: int
+    """Bytes from the start of its section."""
+    unit: int
+    """Its number in the file."""
+    entries: tuple[Entry, ...]
+
+
 def read(elf: Elf) -> Iterator[Entry]:
     """Every entry of a file, in file order; nothing where the file has no device code.
 
@@ -80,12 +95,23 @@ def read(elf: Elf) -> Iterator[Entry]:
     unit = 0
     for section in elf.sections:
         if section.name in SECTIONS:
-            for entry in _section(elf.content(section), elf.name, unit):
-                unit = entry.unit + 1
-                yield entry
+            for container in containers(elf.content(section), elf.name, unit):
+                unit = container.unit + 1
+                yield from container.entries
 
 
-def _section(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
+def packed(entries: Iterable[Buffer]) -> bytes:
+    """A container of whole entries (`Entry.raw`)."""
+    body = b"".join(entries)
+    return _CONTAINER.pack(MAGIC, 1, _CONTAINER.size, len(body)) + body
+
+
+def containers(data: memoryview, name: str, unit: int = 0) -> Iterator[Container]:
+    """The containers of a section, or of a ``.fatbin`` file.
+
+    :param unit: number of the first.
+    :raises Malformed: a size points past the end.
+    """
     position = 0
     while position + _CONTAINER.size <= len(data):
         magic, _, header, size = _CONTAINER.unpack_from(data, position)
@@ -97,7 +123,7 @@ def _section(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
         start, end = position + header, position + header + size
         if header < _CONTAINER.size or end > len(data):
             raise Malformed(name, f"a fat binary container ends at {end}, its section at {len(data)}")
-        yield from _entries(data[start:end], name, unit)
+        yield Container(position, unit, tuple(_entries(data[start:end], name, unit)))
         unit += 1
         position = end + -end % 8
 
@@ -105,7 +131,7 @@ def _section(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
 def _entries(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
     position = 0
     while position + 64 <= len(data):
-        kind, _, header, padded, packed, _, minor, major, arch = _ENTRY.unpack_from(data, position)
+        kind, _, header, padded, stored, notes, minor, major, arch = _ENTRY.unpack_from(data, position)
         flags, _, unpacked = struct.unpack_from("<QQQ", data, position + 40)
         start, end = position + header, position + header + padded
         if header < 64 or end > len(data):
@@ -113,7 +139,7 @@ def _entries(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
         compression = "zstd" if flags & _ZSTD else "lz4" if flags & _LZ4 else ""
         if kind not in (1, 2):
             compression = ""  # LTO code is scrambled: nobody but nvJitLink reads it
-        if compression and packed > padded:
+        if compression and stored > padded:
             raise Malformed(name, "a compressed fat binary entry is longer than its place")
         yield Entry(
             kind=_KINDS.get(kind, f"kind {kind}"),
@@ -121,11 +147,20 @@ def _entries(data: memoryview, name: str, unit: int) -> Iterator[Entry]:
             suffix="f" if flags & _FAMILY else "a" if flags & _ARCH_SPECIFIC else "",
             version=(major, minor),
             compression=compression,
-            stored=data[start : start + packed] if compression else data[start:end],
+            stored=data[start : start + stored] if compression else data[start:end],
             size=unpacked if compression else padded,
             unit=unit,
+            raw=data[position:end],
+            options=_options(data[position:start], notes) if kind == 1 else "",
         )
         position = end
+
+
+def _options(header: memoryview, offset: int) -> str:
+    """The text behind an offset of a PTX entry's header (where it leads, 8 bytes of lengths come first)."""
+    if not 64 <= offset <= len(header) - 8:
+        return ""
+    return bytes(header[offset + 8 :]).split(b"\0")[0].decode("utf-8", "replace").strip()
 
 
 def _zstd(stored: memoryview, size: int) -> bytes:

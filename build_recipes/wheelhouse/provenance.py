@@ -96,13 +96,21 @@ def sbom(inputs: Inputs) -> bytes:
             *([Property(name=_PREFIX + "completeness", value=inputs.word)] if inputs.word else []),
         ],
     )
-    parts = list(_parts(inputs))
+    return document(product, list(_parts(inputs)), inputs.fingerprint, inputs.epoch)
+
+
+def document(product: Component, parts: Sequence[Component], name: str, epoch: int) -> bytes:
+    """A CycloneDX 1.6 document (JSON) on what went into a wheel.
+
+    :param name: what its serial number is made from; the same for the same wheel.
+    :param epoch: seconds since 1970.
+    """
     bom = Bom(
-        serial_number=uuid.uuid5(_NAMES, inputs.fingerprint),
+        serial_number=uuid.uuid5(_NAMES, name),
         version=1,
         metadata=BomMetaData(
             component=product,
-            timestamp=datetime.fromtimestamp(inputs.epoch, timezone.utc),
+            timestamp=datetime.fromtimestamp(epoch, timezone.utc),
             tools=ToolRepository(
                 components=[
                     Component(name="vllm-armory", type=ComponentType.APPLICATION, bom_ref="vllm-armory")
@@ -114,6 +122,33 @@ def sbom(inputs: Inputs) -> bytes:
     bom.register_dependency(product, parts)
     text = JsonV1Dot6(bom).output_as_string(indent=1)
     return (json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n").encode()
+
+
+def file_part(pin: FilePin) -> Component:
+    """A file of a package index, as a part of a document."""
+    return Component(
+        name=pin.project,
+        version=pin.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"file:{pin.filename}",
+        purl=PackageURL("pypi", None, pin.project, pin.version, {"file_name": pin.filename}),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=pin.sha256)],
+        external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
+    )
+
+
+def patch_part(patch: Mapping[str, Any]) -> Component:
+    """An applied patch, as a part of a document."""
+    return Component(
+        name=str(patch["variant"]),
+        type=ComponentType.FILE,
+        bom_ref=f"patch:{patch['id']}:{patch['variant']}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=str(patch["sha256"]))],
+        properties=[
+            Property(name=_PREFIX + "patch", value=str(patch["id"])),
+            *(Property(name=_PREFIX + "changes", value=str(name)) for name in patch.get("files", ())),
+        ],
+    )
 
 
 def _parts(inputs: Inputs) -> Iterator[Component]:
@@ -139,16 +174,7 @@ def _parts(inputs: Inputs) -> Iterator[Component]:
         bom_ref="tree:vllm",
         external_references=[_reference(ExternalReferenceType.VCS, inputs.lock.vllm.repository)],
     )
-    for pin in inputs.downloads():
-        yield Component(
-            name=pin.project,
-            version=pin.version,
-            type=ComponentType.LIBRARY,
-            bom_ref=f"file:{pin.filename}",
-            purl=PackageURL("pypi", None, pin.project, pin.version, {"file_name": pin.filename}),
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=pin.sha256)],
-            external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
-        )
+    yield from map(file_part, inputs.downloads())
     for member, digest in sorted(inputs.taken.items()):
         yield Component(
             name=member,
@@ -160,17 +186,7 @@ def _parts(inputs: Inputs) -> Iterator[Component]:
             if inputs.taken_from
             else [],
         )
-    for patch in inputs.patches:
-        yield Component(
-            name=str(patch["variant"]),
-            type=ComponentType.FILE,
-            bom_ref=f"patch:{patch['id']}:{patch['variant']}",
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=str(patch["sha256"]))],
-            properties=[
-                Property(name=_PREFIX + "patch", value=str(patch["id"])),
-                *(Property(name=_PREFIX + "changes", value=str(name)) for name in patch.get("files", ())),
-            ],
-        )
+    yield from map(patch_part, inputs.patches)
     for name, version in sorted(inputs.toolchain.items()):
         yield Component(
             name=name, version=str(version), type=ComponentType.APPLICATION, bom_ref=f"tool:{name}"
@@ -187,29 +203,40 @@ def _plain(value: Mapping[str, Any]) -> str:
 
 def statement(inputs: Inputs, wheel: Path) -> bytes:
     """The in-toto v1 statement with a SLSA v1 provenance predicate, for a finished wheel."""
-    when = datetime.fromtimestamp(inputs.epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = {
+    internal = {
+        "plan": json.loads(_plain(inputs.plan)),
+        "lock": inputs.lock.digest,
+        "toolchain": dict(sorted(inputs.toolchain.items())),
+    }
+    definition = {
+        "buildType": _BUILD_TYPE,
+        "externalParameters": json.loads(_plain(inputs.request)),
+        "internalParameters": internal,
+        "resolvedDependencies": list(_dependencies(inputs)),
+    }
+    return slsa(wheel, definition, inputs.fingerprint, inputs.epoch)
+
+
+def slsa(wheel: Path, definition: Mapping[str, Any], invocation: str, epoch: int) -> bytes:
+    """An in-toto v1 statement with a SLSA v1 provenance predicate.
+
+    :param definition: ``buildDefinition`` of the predicate.
+    :param epoch: seconds since 1970.
+    """
+    when = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    said = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": wheel.name, "digest": {"sha256": file_sha256(wheel)}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
-            "buildDefinition": {
-                "buildType": _BUILD_TYPE,
-                "externalParameters": json.loads(_plain(inputs.request)),
-                "internalParameters": {
-                    "plan": json.loads(_plain(inputs.plan)),
-                    "lock": inputs.lock.digest,
-                    "toolchain": dict(sorted(inputs.toolchain.items())),
-                },
-                "resolvedDependencies": list(_dependencies(inputs)),
-            },
+            "buildDefinition": definition,
             "runDetails": {
                 "builder": {"id": "urn:vllm-armory:builder:local"},
-                "metadata": {"invocationId": inputs.fingerprint, "startedOn": when, "finishedOn": when},
+                "metadata": {"invocationId": invocation, "startedOn": when, "finishedOn": when},
             },
         },
     }
-    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _dependencies(inputs: Inputs) -> Iterator[dict[str, Any]]:

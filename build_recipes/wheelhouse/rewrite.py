@@ -34,6 +34,7 @@ _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
 _LIMIT = 0xFFFFFFFF
+_PIECE = 1 << 20
 _UTF8 = 0x800
 _REGULAR_FILE = 0o100644 << 16
 _PROGRAM = 0o100755 << 16
@@ -158,7 +159,10 @@ class _Writer:
             self._copy(new, name, old.get(name))
         for name in sorted(plan.made, key=lambda name: (name.startswith(plan.dist_info), name)):
             content = plan.made[name]
-            self._add(name, content.read_bytes() if isinstance(content, Path) else content)
+            if isinstance(content, Path):
+                self._add_file(name, content)
+            else:
+                self._add(name, content)
         self.record.append((f"{plan.dist_info}/RECORD", "", ""))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(self.record)
@@ -195,6 +199,26 @@ class _Writer:
         self._header(_Row(name.encode(), self.date, 8, crc, len(packed), len(content), mode, 0))
         self.stream.write(packed)
         self.position += len(packed)
+
+    def _add_file(self, name: str, path: Path) -> None:
+        """Pack a file in pieces; its header is written last, in the place that was left for it."""
+        start, digest, crc, size = self.position, hashlib.sha256(), 0, 0
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        body = start + _LOCAL.size + len(name.encode())
+        self.stream.seek(body)
+        with path.open("rb") as source:
+            while piece := source.read(_PIECE):
+                digest.update(piece)
+                crc, size = zlib.crc32(piece, crc), size + len(piece)
+                self.stream.write(packer.compress(piece))
+        self.stream.write(packer.flush())
+        packed = self.stream.tell() - body
+        mode = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
+        self.stream.seek(start)
+        self._header(_Row(name.encode(), self.date, 8, crc, packed, size, mode, 0))
+        self.stream.seek(0, os.SEEK_END)
+        self.position += packed
+        self.record.append((name, _text(digest.digest()), str(size)))
 
     def _header(self, row: _Row) -> None:
         """Write a local header; the row is kept for the table of contents, with its place."""

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from build_recipes.build.request import parse_duration
 from build_recipes.facts import device
-from build_recipes.kit import console
+from build_recipes.kit import console, http
 from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
@@ -22,7 +20,6 @@ from build_recipes.nightly import config as configuration
 from build_recipes.nightly import feed, matrix, runner, sharing
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
 from build_recipes.nightly.store import Store
-from build_recipes.sources.download import retrying
 from build_recipes.toolchain import distro
 
 
@@ -66,14 +63,14 @@ def open_store(places: Places, feeds: tuple[str, ...] = ()) -> Store:
 def _feed_files(name: str, scratch: Path) -> list[Path]:
     """The files a feed's name means."""
     if name.startswith(("https://", "http://")):
-        answer = retrying(name, lambda: requests.get(name, timeout=60))
-        if answer.status_code == 404:
+        answer = http.ask(name)
+        if answer.status == 404:
             console.warn(f"{name} is not there yet: this is taken for the first night")
             return []
-        if not answer.ok:
-            raise NetworkError(f"{name} answers {answer.status_code}", "run it again later")
+        if answer.status != 200:
+            raise NetworkError(f"{name} answers {answer.status}", "run it again later")
         target = scratch / f"{len(list(scratch.iterdir()))}.jsonl"
-        target.write_bytes(answer.content)
+        target.write_bytes(answer.body)
         return [target]
     path = Path(name)
     if not path.exists():

@@ -11,39 +11,31 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import random
+import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests
-import urllib3
 
-from build_recipes.kit import console
+from build_recipes.kit import console, http
 from build_recipes.kit.errors import HashMismatch, NetworkError, NotEnoughDisk, NotWritable, OfflineError
+from build_recipes.kit.http import ATTEMPTS, backoff
 
 if TYPE_CHECKING:
     from build_recipes.sources.lockfile import FilePin
 
 CONNECTIONS = 4
 """Files fetched at the same time."""
-ATTEMPTS = 6
-"""Attempts in a row without a single new byte before we give up."""
-TIMEOUT = (15, 60)
-"""Seconds to connect, seconds without a byte."""
 _CHUNK = 1 << 18
+_WORTH = 1 << 14
+"""New bytes after which an attempt was worth while, so that the next one is the first again."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes just received (negative when a part is thrown away)."""
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before attempt ``attempt`` (from 1): 0.5, 1, 2, ... at most 20, with jitter."""
-    return min(20.0, 0.5 * float(2 ** (attempt - 1))) * random.uniform(0.75, 1.25)
 
 
 def fetch_files(
@@ -204,10 +196,11 @@ def _too_little(downloads: Path, needed: int, free: int) -> NotEnoughDisk:
 
 
 def _fill(pin: FilePin, part: Path, advance: Progress, stop: threading.Event) -> None:
-    """Fetch what is missing of ``part``, through as many cuts as bring new bytes."""
-    reason, attempt, known = "", 0, part.stat().st_size
+    """Fetch what is missing of ``part``, through as many cuts as bring bytes that are worth while."""
+    reason, attempt, wait, start = "", 0, 0.0, part.stat().st_size
+    known = highest = start
     advance(known)
-    with requests.Session() as session:
+    with http.client() as session:
         while known < pin.size:
             if attempt:
                 if attempt >= ATTEMPTS:
@@ -216,81 +209,79 @@ def _fill(pin: FilePin, part: Path, advance: Progress, stop: threading.Event) ->
                         f"({ATTEMPTS} attempts, {known} of {pin.size} bytes)",
                         "check the network, then run the same command: it goes on from here",
                     )
-                if stop.wait(backoff(attempt)):
+                if stop.wait(max(wait, backoff(attempt))):
                     raise NetworkError("stopped", "run the same command again")
             try:
-                _receive(session, pin, part, advance, stop)
-                reason = "the connection was cut"
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                reason = _words(error)
-            now = part.stat().st_size
-            attempt = 1 if now > known else attempt + 1
-            known = now
+                wait, reason = _receive(session, pin, part, advance, stop), "the connection was cut"
+            except http.FAILURES as error:
+                wait, reason = 0.0, http.words(error)
+            known = part.stat().st_size
+            worth = known >= highest + _WORTH or known >= pin.size
+            attempt, highest = (1, known) if worth else (attempt + 1, highest)
     if known > pin.size:
         part.unlink()
-        raise HashMismatch(
-            f"{pin.url} is longer than the {pin.size} bytes the lock says; the file was removed",
-            "run it again; if it stays, the index serves another file: do not use it",
-        )
+        raise _longer(pin, known)
+
+
+def _longer(pin: FilePin, size: int) -> HashMismatch:
+    kind = "longer than" if size > pin.size else f"{size} bytes long, not"
+    return HashMismatch(
+        f"{pin.url} is {kind} the {pin.size} bytes the lock says; the file was removed",
+        "run it again; if it stays, the index serves another file: do not use it",
+    )
 
 
 def _receive(
     session: requests.Session, pin: FilePin, part: Path, advance: Progress, stop: threading.Event
-) -> None:
-    """One request for what is missing; returns early when the connection ends early."""
+) -> float:
+    """One request for what is missing; returns early when the connection ends early.
+
+    :returns: seconds that the server asks to wait before the next one.
+    :raises HashMismatch: the server's file is of another size.
+    """
     known = part.stat().st_size
     headers = {"Range": f"bytes={known}-"} if known else {}
-    with session.get(
-        pin.url, headers={**headers, "Accept-Encoding": "identity"}, stream=True, timeout=TIMEOUT
-    ) as answer:
-        if answer.status_code == 416 or (known and answer.status_code == 200):
-            part.write_bytes(b"")  # the server cannot resume: from the start
-            advance(-known)
-            if answer.status_code == 416:
-                return
-        elif 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429):
+    headers["Accept-Encoding"] = "identity"
+    with session.get(pin.url, headers=headers, stream=True) as answer:
+        status = answer.status_code
+        if status in http.AGAIN:
+            wait = http.asked_to_wait(answer.headers, pin.url)
+            if not wait:
+                answer.raise_for_status()
+            return wait
+        if 400 <= status < 500 and status != 416:
             raise NetworkError(
-                f"{pin.url} answers {answer.status_code} {answer.reason}",
+                f"{pin.url} answers {status} {console.one_line(answer.reason)}",
                 "the lock may be out of date: make it again with ./inv lock",
             )
         answer.raise_for_status()
-        with part.open("ab") as stream:
+        begins, size = _extent(answer)
+        if size is not None and size != pin.size:
+            part.unlink()
+            raise _longer(pin, size)
+        if status == 416 or begins != known:
+            part.write_bytes(b"")  # the server cannot resume: from the start
+            advance(-known)
+            if status == 416 or begins:
+                raise requests.RequestException(f"the server does not go on at byte {known}")
+        with part.open("ab") as stream, http.Pace(answer) as pace:
             while chunk := answer.raw.read1(_CHUNK):  # what has come is kept, also before a cut
                 if stop.is_set():
-                    return
+                    break
                 stream.write(chunk)
                 advance(len(chunk))
                 if stream.tell() > pin.size:
-                    return
+                    break
+                pace.note(len(chunk))
+    return 0.0
 
 
-def _words(error: Exception) -> str:
-    """The innermost cause, as people read it."""
-    cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    return f"{type(cause).__name__}: {cause}"[:200]
-
-
-def retrying(what: str, attempt: Callable[[], requests.Response]) -> requests.Response:
-    """Make a small request up to `ATTEMPTS` times.
-
-    :param what: the address, for the message.
-    :raises NetworkError: no answer, or one that says no.
-    """
-    reason = ""
-    for count in range(1, ATTEMPTS + 1):
-        try:
-            answer = attempt()
-            if answer.status_code < 500 and answer.status_code != 429:
-                return answer
-            reason = f"{answer.status_code} {answer.reason}"
-        except requests.RequestException as error:
-            reason = _words(error)
-            if "NameResolution" in reason or "gaierror" in reason:
-                break
-        if count < ATTEMPTS:
-            time.sleep(backoff(count))
-    raise NetworkError(
-        f"{what} could not be read: {reason}", "check the network, or use --offline with a lock"
-    )
+def _extent(answer: requests.Response) -> tuple[int, int | None]:
+    """Where the body begins, and the size of the whole file; None where the server does not tell."""
+    told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if answer.status_code == 200:
+        length = answer.headers.get("Content-Length", "")
+        return 0, int(length) if length.isdecimal() and length.isascii() else None
+    if told is None:
+        return -1, None
+    return int(told[1] or 0), int(told[2]) if told[2] != "*" else None

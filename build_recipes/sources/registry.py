@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from concurrent.futures import ThreadPoolExecutor
 
-import requests
 from packaging.tags import Tag
 from packaging.utils import (
     InvalidSdistFilename,
@@ -15,10 +15,11 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 from packaging.version import InvalidVersion, Version
-from pypi_simple import ACCEPT_ANY, DistributionPackage, NoSuchProjectError, PyPISimple
+from pypi_simple import ACCEPT_ANY, DistributionPackage, ProjectPage
 
+from build_recipes.kit import http
+from build_recipes.kit.console import one_line
 from build_recipes.kit.errors import BadData, NetworkError
-from build_recipes.sources.download import ATTEMPTS, TIMEOUT, backoff, retrying
 from build_recipes.sources.lockfile import FilePin
 
 PYPI = "https://pypi.org/simple"
@@ -30,27 +31,23 @@ def packages(project: str, index: str = PYPI) -> tuple[DistributionPackage, ...]
 
     :raises NetworkError: the index does not answer or does not know the project.
     """
-    import time
-
-    reason = ""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with PyPISimple(index) as client:
-                page = client.get_project_page(project, timeout=TIMEOUT[1], accept=ACCEPT_ANY)
-            return tuple(page.packages)
-        except NoSuchProjectError as error:
-            raise NetworkError(f"{index} has no project {project}", "check the name and the index") from error
-        except requests.RequestException as error:
-            reason = f"{type(error).__name__}"
-            if "NameResolution" in str(error):
-                reason = "its host name cannot be resolved"
-                break
-        if attempt < ATTEMPTS:
-            time.sleep(backoff(attempt))
-    raise NetworkError(
-        f"the package index {index} cannot be read: {reason} (asked for {project})",
-        "check the network; a tag whose lock is there needs no index",
-    )
+    answer = http.ask(f"{index.rstrip('/')}/{canonicalize_name(project)}/", headers={"Accept": ACCEPT_ANY})
+    if answer.status == 404:
+        raise NetworkError(f"{index} has no project {project}", "check the name and the index")
+    kind = answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
+    try:
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status} {answer.reason}")
+        if kind == "application/vnd.pypi.simple.v1+json":
+            return tuple(ProjectPage.from_json_data(json.loads(answer.body), answer.url).packages)
+        if kind not in ("application/vnd.pypi.simple.v1+html", "text/html"):
+            raise ValueError(f"a document of type {kind}")
+        return tuple(ProjectPage.from_html(project, answer.body, base_url=answer.url).packages)
+    except Exception as error:  # whatever the parsers say of bytes from outside: this is no index
+        raise NetworkError(
+            f"the package index {index} cannot be read: {one_line(str(error))} (asked for {project})",
+            "check the address; a tag whose lock is there needs no index",
+        ) from error
 
 
 def releases(project: str, index: str = PYPI) -> list[str]:
@@ -110,8 +107,8 @@ def _pin(package: DistributionPackage, version: str, group: str) -> FilePin:
 @functools.lru_cache(maxsize=4096)
 def content_length(url: str) -> int:
     """Size of a file in bytes, from a HEAD request (an HTML index has no sizes)."""
-    headers = {"Accept-Encoding": "identity"}
-    answer = retrying(url, lambda: requests.head(url, timeout=TIMEOUT, headers=headers, allow_redirects=True))
-    if not answer.ok or "content-length" not in answer.headers:
-        raise NetworkError(f"{url} answers {answer.status_code} without a length", "run it again later")
-    return int(answer.headers["content-length"])
+    answer = http.ask(url, method="HEAD", headers={"Accept-Encoding": "identity"})
+    length = answer.headers.get("Content-Length", "")
+    if answer.status != 200 or not (length.isascii() and length.isdecimal()):
+        raise NetworkError(f"{url} answers {answer.status} without a length", "run it again later")
+    return int(length)

@@ -21,7 +21,7 @@ from git.cmd import handle_process_output
 
 from build_recipes.kit import console
 from build_recipes.kit.errors import NetworkError
-from build_recipes.sources.download import ATTEMPTS, backoff
+from build_recipes.kit.http import ATTEMPTS, backoff
 from build_recipes.sources.repository import ENVIRONMENT, Repository, config_options, last_words, missing
 
 _REFUSED = (

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import requests
-
 from build_recipes.formats.bounds import safe_member
 from build_recipes.formats.inflate import Archive
 from build_recipes.formats.wheel import parse_record
+from build_recipes.kit import http
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import DamagedArchive, HashMismatch, NetworkError, OfflineError
-from build_recipes.sources.download import TIMEOUT, hash_file, retrying
+from build_recipes.sources.download import hash_file
 from build_recipes.sources.lockfile import FilePin, MemberPin, WheelMembers
 
 _BLOCK = 1 << 17
@@ -30,7 +29,6 @@ class RemoteFile:
         self.received = 0
         """Bytes that came over the network."""
         self._blocks: dict[int, bytes] = {}
-        self._session = requests.Session()
 
     def read_at(self, offset: int, count: int) -> bytes:
         """The bytes there; fewer at the end. Raises NetworkError."""
@@ -44,16 +42,13 @@ class RemoteFile:
             first = number * _BLOCK
             last = min(self.size, first + _BLOCK) - 1
             headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
-            answer = retrying(
-                self.url, lambda: self._session.get(self.url, headers=headers, timeout=TIMEOUT, stream=True)
-            )
-            with answer:
-                if answer.status_code != 206:
-                    raise NetworkError(
-                        f"{self.url} does not give parts of a file (status {answer.status_code})",
-                        "fetch the repository instead: --mirror URL=DIR",
-                    )
-                body = answer.content
+            answer = http.ask(self.url, headers=headers, most=_BLOCK, read=(206,))
+            if answer.status != 206:
+                raise NetworkError(
+                    f"{self.url} does not give parts of a file (status {answer.status})",
+                    "fetch the repository instead: --mirror URL=DIR",
+                )
+            body = answer.body
             if len(body) != last - first + 1:
                 raise NetworkError(
                     f"{self.url}: {len(body)} bytes came of {last - first + 1}", "run it again"

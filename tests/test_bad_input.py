@@ -108,7 +108,7 @@ def nothing_built(places: Places) -> bool:
     ("words", "code", "text"),
     [
         (["--tag", "v0.12.9"], 10, "nearest are v0.12.0"),
-        (["--tag", "v0.13.0", "--offline"], 20, "./inv lock --tag v0.13.0"),
+        (["--tag", "v0.11.0", "--device", "orin", "--offline"], 20, "./inv lock --tag v0.11.0"),
         (["--tag", "main"], 11, "a branch moves"),
         (["--tag", "0.12.0"], 11, "--tag v0.12.0"),
         ([], 2, "--tag v"),

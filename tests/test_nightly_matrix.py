@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from build_recipes.kit import paths
 from build_recipes.kit.errors import BadData, RevisionMissing, UsageError
 from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
@@ -115,7 +117,11 @@ def test_a_pair_that_cannot_work_is_refused_with_its_reason(tmp_path: Path, plac
     assert not jobs["v0.12.0"].skip
 
 
-def test_a_tag_without_a_lock_is_locked_first_and_never_skipped(tmp_path: Path, places: Places) -> None:
+def test_a_tag_without_a_lock_is_locked_first_and_never_skipped(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "LOCKS", tmp_path)
+    shutil.copy(paths.PACKAGE / "locks/v0.12.0.toml", tmp_path)
     lock_step = '[[step]]\nname = "lock"\ncommand = ["lock", "--tag", "{tag}"]\nwhen = "unlocked"\n'
     build_step = '[[step]]\nname = "build"'
     tags = 'always = ["v0.12.0", "v0.13.0"]'

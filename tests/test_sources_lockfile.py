@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 from build_recipes.facts import versions
 from build_recipes.kit import paths
 from build_recipes.kit.errors import BadData, LockEdited, LockMissing, NotATag, UnknownTag, UnsupportedPair
+from build_recipes.sources import parts
 from build_recipes.sources.lockfile import Lock, diff_locks, load_lock, pick_wheels, save_lock
 
 TAGS = sorted(path.stem for path in paths.LOCKS.glob("v*.toml"))
 
 
-def test_the_promised_locks_are_there() -> None:
-    assert {"v0.12.0", "v0.14.0"} <= set(TAGS)
-    assert len(TAGS) >= 4
+def test_every_release_from_0_11_1_on_has_its_lock() -> None:
+    releases = {f"v{one}" for one in versions.facts().releases if Version(one) >= Version("0.11.1")}
+    assert set(TAGS) == releases - {"v0.15.0"}, "0.15.0 has wheels on PyPI and no source distribution"
+
+
+def test_locks_keep_what_they_have_in_common_once_and_nothing_is_left_over() -> None:
+    there = {path.stem for path in (paths.LOCKS / "parts").glob("*.toml")}
+    assert there == parts.used(paths.LOCKS)
+    assert sum(path.stat().st_size for path in paths.LOCKS.rglob("*.toml")) < 1_000_000
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -37,7 +46,9 @@ def test_a_lock_pins_everything_and_says_what_it_could_not(tag: str) -> None:
         assert not any(word in file.filename for word in ("macosx", "win_", "win32", "musllinux"))
     for tree in lock.trees:
         assert tree.commit or tree.unresolved, tree.name
-        assert tree.commit or tree.from_wheel, tree.name
+        assert len(tree.commit) in (0, 40), tree.name
+        if re.fullmatch(r"[0-9a-f]{40}", tree.revision):
+            assert tree.commit == tree.revision, "the commit asked for is kept, also where nobody had it"
         for sub in tree.submodules:
             assert len(sub.commit) == 40
     assert bool(lock.cargo) == bool(known.rust)
@@ -113,6 +124,21 @@ def test_an_edited_lock_is_refused(folder: Path) -> None:
     shutil.copy(paths.LOCKS / "v0.12.0.toml", folder / "v0.14.0.toml")
     with pytest.raises(LockEdited):
         load_lock("v0.14.0", folder)  # another tag's lock under this name
+
+
+def test_an_edited_or_absent_part_is_noticed(folder: Path) -> None:
+    save_lock(load_lock("v0.12.0", folder), folder)
+    assert load_lock("v0.12.0", folder) == load_lock("v0.12.0")
+    part = next((folder / "parts").glob("torch-*.toml"))
+    part.write_text(part.read_text().replace('sha256 = "', 'sha256 = "0', 1))
+    with pytest.raises(LockEdited, match="was changed"):
+        load_lock("v0.12.0", folder)
+    lock = folder / "v0.12.0.toml"
+    for other in ("torch-2.11.0-0000000000000000", "../parts/x"):
+        lock.write_text(lock.read_text().replace(part.stem, other))
+        with pytest.raises(BadData, match="part"):
+            load_lock("v0.12.0", folder)
+        lock.write_text(lock.read_text().replace(other, part.stem))
 
 
 def test_a_broken_lock_is_bad_data(folder: Path) -> None:

@@ -36,12 +36,18 @@ def parse_toml(text: str) -> dict[str, Any]:
     return document
 
 
-def load_toml(path: Path, kind: type[T], hint: str = "correct the file, or restore it with git") -> T:
+def load_toml(
+    path: Path,
+    kind: type[T],
+    hint: str = "correct the file, or restore it with git",
+    prepare: Callable[[dict[str, Any]], Any] = lambda plain: plain,
+) -> T:
     """Read ``path`` into ``kind``.
 
+    :param prepare: changes the plain data first; a `ValueError` of it counts as broken data.
     :raises BadData: the file is absent, no TOML, or does not fit the model; the text says where.
     """
-    return _load(path, kind, parse_toml, hint)
+    return _load(path, kind, lambda text: prepare(parse_toml(text)), hint)
 
 
 def load_json(path: Path, kind: type[T], hint: str = "remove the file; it is made again") -> T:

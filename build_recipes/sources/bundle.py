@@ -79,10 +79,7 @@ class Gathered(Model, frozen=True):
 
 
 def gather(lock: Lock, library: Library, places: Places, wheels: list[FilePin]) -> Gathered:
-    """Bring every source of a lock, and the given wheels, onto this machine.
-
-    :raises RevisionMissing: a repository does not hold a pinned commit.
-    """
+    """Bring every source of a lock, and the given wheels, onto this machine; a tree that cannot be had is listed."""
     pins = [*([lock.vllm.sdist] if lock.vllm.sdist else []), *wheels]
     paths = list(fetch_files(pins, places.downloads, offline=library.offline).values())
     commits: dict[str, list[tuple[Repository, str]]] = {}
@@ -100,7 +97,7 @@ def gather(lock: Lock, library: Library, places: Places, wheels: list[FilePin]) 
             for sub in submodules:
                 if not sub.skip:
                     found.append((library.with_commit(sub.repository, sub.commit), sub.commit))
-        except (NetworkError, OfflineError, SourceIncomplete) as error:
+        except (NetworkError, OfflineError, RevisionMissing, SourceIncomplete) as error:
             missing[tree.name] = str(error.args[0])
             continue
         for repository, commit in found:

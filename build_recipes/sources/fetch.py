@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console, process
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
+    ArmoryError,
     HashMismatch,
     NetworkError,
     OfflineError,
@@ -48,6 +49,8 @@ class Fetched:
     """Tree name to the folder its override variable must name."""
     missing: dict[str, str]
     """Trees that cannot be had, and why."""
+    seals: Mapping[str, str] = field(default_factory=dict)
+    """What each folder holds (commit, hash): another seal is another content. vLLM itself is ``vllm``."""
 
 
 def fetch(
@@ -63,8 +66,8 @@ def fetch(
 
     :param source: vLLM from ``sdist``, from ``git``, or copied from a folder.
     :param mirrors: repository address to a local repository that stands in for it.
-    :raises RevisionMissing: a repository does not hold the pinned commit.
-    :raises OfflineError: vLLM itself is not in the cache (a tree is only listed as missing).
+    :raises RevisionMissing: vLLM's repository does not hold the pinned commit (a tree is only listed as missing).
+    :raises OfflineError: vLLM itself is not in the cache.
     :raises NetworkError: vLLM itself cannot be had.
     """
     library = Library(places.git, mirrors or {}, offline)
@@ -75,9 +78,10 @@ def fetch(
     for tree in lock.trees:
         try:
             trees[tree.name] = _tree(tree, library, places, into / tree.name) / tree.subdir
-        except (NetworkError, OfflineError, SourceIncomplete) as error:
+        except (NetworkError, OfflineError, RevisionMissing, SourceIncomplete) as error:
             missing[tree.name] = str(error.args[0])
-    return Fetched(vllm, trees, missing)
+    seals = {name: _marker(into / name).read_text() for name in ("vllm", *trees)}
+    return Fetched(vllm, trees, missing, seals)
 
 
 # -- folders that are made once ------------------------------------------------------------------
@@ -85,14 +89,21 @@ def fetch(
 
 def _once(into: Path, content: str, make: Callable[[], object], what: str) -> Path:
     """Make the folder ``into`` unless its marker already says ``content``."""
-    marker = into.parent / f".{into.name}.source"
+    marker = _marker(into)
     if into.is_dir() and marker.is_file() and marker.read_text() == content:
         return into
     console.step("fetch", what)
-    marker.unlink(missing_ok=True)
+    for note in [marker, *into.parent.glob(f".{into.name}.*")]:
+        if note.is_file():
+            note.unlink()  # what others noted beside the folder (its patches) is true of the old one only
     make()
     write_atomic(marker, content)
     return into
+
+
+def _marker(into: Path) -> Path:
+    """The file beside a folder that says what it holds."""
+    return into.parent / f".{into.name}.source"
 
 
 def _vllm(lock: Lock, source: Source, library: Library, places: Places, into: Path) -> Path:
@@ -200,11 +211,11 @@ def _files_of(source: Path) -> list[str]:
 
 
 def _tree(tree: TreePin, library: Library, places: Places, into: Path) -> Path:
-    reason: NetworkError | OfflineError | None = None
+    reason: ArmoryError | None = None
     if tree.commit:
         try:
             return _git_tree(tree, library, into)
-        except (NetworkError, OfflineError) as error:
+        except (NetworkError, OfflineError, RevisionMissing) as error:
             reason = error
     if tree.from_wheel is not None:
         return _wheel_tree(tree, places, library.offline, into)
@@ -216,8 +227,7 @@ def _tree(tree: TreePin, library: Library, places: Places, into: Path) -> Path:
 
 def _git_tree(tree: TreePin, library: Library, into: Path) -> Path:
     seal = _seal(tree.commit, tree.subdir, tree.submodules)
-    marker = into.parent / f".{into.name}.source"
-    if into.is_dir() and marker.is_file() and marker.read_text() == seal:
+    if into.is_dir() and _marker(into).is_file() and _marker(into).read_text() == seal:
         return into
     repository = library.with_commit(tree.repository, tree.commit, tree.revision)
     # a commit pins its submodules: where the lock could not look, they are read now

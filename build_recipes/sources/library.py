@@ -32,6 +32,11 @@ class Library:
         """Our own bare mirror of ``url``, whether it is there or not."""
         return Repository(url, self.cache / f"{slug(url)}.git")
 
+    def here(self, url: str, commit: str) -> bool:
+        """Whether a commit is on this machine: in the given mirror, or in our own."""
+        mirror, own = self.given(url), self.own(url)
+        return (mirror is not None and mirror.has(commit)) or (own.git_dir.exists() and own.has(commit))
+
     def with_commit(self, url: str, commit: str, revision: str = "") -> Repository:
         """A repository that holds ``commit``, fetched where it must be.
 
@@ -40,13 +45,13 @@ class Library:
         :raises OfflineError: not in the cache, and the network is not to be used.
         :raises NetworkError: the host does not answer.
         """
-        if (mirror := self.given(url)) is not None:
-            if mirror.has(commit):
-                return mirror
-            raise missing(url, commit, f"the mirror {mirror.git_dir}")
-        own = self.own(url)
+        mirror, own = self.given(url), self.own(url)
+        if mirror is not None and mirror.has(commit):
+            return mirror
         if own.git_dir.exists() and own.has(commit):
-            return own
+            return own  # a commit is its content, wherever it came from
+        if mirror is not None:
+            raise missing(url, commit, f"the mirror {mirror.git_dir}")
         if self.offline:
             raise OfflineError(
                 f"commit {commit[:12]} of {url} is not in the cache and the network is not to be used",

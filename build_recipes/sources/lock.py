@@ -29,8 +29,8 @@ from build_recipes.kit.errors import (
     UsageError,
 )
 from build_recipes.kit.paths import Places
-from build_recipes.sources import official, registry, resolve
-from build_recipes.sources.cmake.trees import Declaration, Read, Scan, reader
+from build_recipes.sources import official, parts, registry, resolve
+from build_recipes.sources.cmake.trees import Declaration, Read, Scan
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import (
@@ -51,6 +51,7 @@ from build_recipes.sources.lockfile import (
     tags_for,
 )
 from build_recipes.sources.mirrors import configured_mirrors
+from build_recipes.sources.modules import makeup
 from build_recipes.sources.repository import Repository, export_tree
 from build_recipes.sources.submodules import submodules_of
 from build_recipes.sources.wheel_members import list_members
@@ -74,9 +75,9 @@ def make_lock(
     if offline:
         raise LockMissing(
             f"a lock for {tag} cannot be made without the network: the hashes are the package index's",
-            f"./inv lock --tag {tag} on a machine with a network, then copy build_recipes/locks/{tag}.toml",
+            f"./inv lock --tag {tag} on a machine with a network, then copy build_recipes/locks",
         )
-    versions.check_known(tag, registry.releases("vllm"))
+    versions.check_known(tag, registry.releases("vllm", kinds=("sdist", "wheel")))
     known = versions.for_version(version)
     library = Library(places.git, mirrors)
     sdist = next(iter(registry.file_pins("vllm", version, "source", None)), None)
@@ -198,19 +199,23 @@ def lock_trees(root: Path, version: str, library: Library) -> list[TreePin]:
         except (NetworkError, OfflineError) as error:
             found.reason = str(error.args[0])
             return None
+        except RevisionMissing:
+            found.reason = f"{declared.repository} as it was at hand had no revision {declared.revision}"
+            return None
         repository, commit = found.repository, found.commit
         return lambda path: repository.read(commit, path)
 
     scan = Scan(open_tree)
-    declarations = scan.project(reader(root))
+    tag = makeup(root, scan)
     if scan.unreadable:
         raise BadData(
             f"CMake declares trees that cannot be read: {'; '.join(scan.unreadable)}", "report this tag"
         )
-    for declared in declarations:
+    for declared in tag.trees:
         if declared.name not in opened:
             open_tree(declared)
-    return [_tree(declared, scan, opened[declared.name], version) for declared in declarations]
+    trees = [_tree(declared, scan, opened[declared.name], version) for declared in tag.trees]
+    return [msgspec.structs.replace(tree, users=list(tag.users(tree.name))) for tree in trees]
 
 
 @dataclass
@@ -347,6 +352,7 @@ def write_lock(tag: str, *, mirrors: Sequence[str], offline: bool, source: str) 
         source=where,
     )
     path, made = save_lock(made)
+    parts.remove_unused(path.parent)
     changes = diff_locks(before, made) if before else []
     console.say(
         f"{path}: {len(made.trees)} trees, torch {', '.join(pin.version for pin in made.torch)}, "

@@ -1,12 +1,13 @@
 """A lock: everything a build of one tag reads, by commit and by hash.
 
 Locks are generated (``./inv lock``), kept as TOML in build_recipes/locks, and carry the SHA-256 of their
-own content, so that an edit by hand is noticed.
+own content, so that an edit by hand is noticed. What many have in common is kept once (`parts`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from build_recipes.facts import versions
 from build_recipes.kit import paths
 from build_recipes.kit.data import Model, load_toml, write_atomic
 from build_recipes.kit.errors import LockEdited, LockMissing
+from build_recipes.sources import parts
 
 SCHEMA = 1
 
@@ -89,6 +91,8 @@ class TreePin(Model, frozen=True, kw_only=True):
     """What could not be found out, and why; empty where all is pinned."""
     from_wheel: WheelMembers | None = None
     """The same files in a wheel, where the repository cannot be had."""
+    users: list[str] = msgspec.field(default_factory=list)
+    """Targets of the modules that are made from it, as the tag's setup.py and CMake have it."""
 
 
 class TorchPin(Model, frozen=True, kw_only=True):
@@ -179,8 +183,9 @@ class Lock(Model, frozen=True, kw_only=True):
 def digest_of(lock: Lock) -> str:
     """SHA-256 of a lock's content without its digest, independent of how the TOML is laid out."""
     text = msgspec.json.encode(msgspec.structs.replace(lock, digest=""), order="deterministic")
-    if not lock.official:  # locks that were made before there was such a field keep their digest
-        text = text.replace(b'"official":[],', b"")
+    for name, there in (("official", lock.official), ("users", any(tree.users for tree in lock.trees))):
+        if not there:  # locks that were made before there was such a field keep their digest
+            text = re.sub(rb',"%b":\[\]|"%b":\[\],' % (name.encode(), name.encode()), b"", text)
     return hashlib.sha256(text).hexdigest()
 
 
@@ -209,7 +214,12 @@ def load_lock(tag: str, folder: Path | None = None) -> Lock:
             f"there is no lock for {tag} (locks here: {here})",
             f"make one (needs the network): ./inv lock --tag {tag}",
         )
-    lock = load_toml(path, Lock, hint=f"make it again: ./inv lock --tag {tag}")
+    lock = load_toml(
+        path,
+        Lock,
+        hint=f"make it again: ./inv lock --tag {tag}",
+        prepare=lambda plain: parts.put_back(plain, path.parent),
+    )
     if lock.schema != SCHEMA:
         raise LockEdited(
             f"{path} has schema {lock.schema}, this program reads {SCHEMA}", f"./inv lock --tag {tag}"
@@ -229,16 +239,21 @@ def versions_tag(tag: str) -> str:
 
 
 def save_lock(lock: Lock, folder: Path | None = None) -> tuple[Path, Lock]:
-    """Seal a lock with its digest and write it. Returns the path and the sealed lock."""
+    """Seal a lock with its digest and write it, and its parts. Returns the path and the sealed lock."""
     sealed = msgspec.structs.replace(lock, digest=digest_of(lock))
     path = (folder or paths.lock_folders()[0]) / f"{lock.tag}.toml"
-    write_atomic(path, lock_text(sealed))
+    write_atomic(path, lock_text(sealed, path.parent))
     return path, sealed
 
 
-def lock_text(lock: Lock) -> str:
-    """A lock as TOML."""
+def lock_text(lock: Lock, parts_in: Path | None = None) -> str:
+    """A lock as TOML.
+
+    :param parts_in: folder that keeps what locks have in common; the text is whole where it is None.
+    """
     plain: dict[str, Any] = _without_empty(msgspec.to_builtins(lock))
+    if parts_in is not None:
+        plain = parts.take_out(plain, parts_in)
     head = f"# Made by `invoke lock --tag {lock.tag}`; do not edit: the digest would not match.\n"
     return head + tomli_w.dumps(plain)
 

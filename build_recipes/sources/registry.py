@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from packaging.tags import Tag
@@ -50,11 +51,11 @@ def packages(project: str, index: str = PYPI) -> tuple[DistributionPackage, ...]
         ) from error
 
 
-def releases(project: str, index: str = PYPI) -> list[str]:
-    """Versions of a project that have a source distribution, oldest first."""
+def releases(project: str, index: str = PYPI, *, kinds: Collection[str] = ("sdist",)) -> list[str]:
+    """Versions of a project that have a file of one of these kinds (``sdist``, ``wheel``), oldest first."""
     found = set()
     for package in packages(project, index):
-        if package.package_type == "sdist" and package.version and not package.is_yanked:
+        if package.package_type in kinds and package.version and not package.is_yanked:
             try:
                 found.add(Version(package.version))
             except InvalidVersion:

@@ -31,7 +31,8 @@ class Part:
     @property
     def lost(self) -> bool:
         """Whether there is something to compile of it for the device, and its sources could not be had."""
-        return self.defined not in (None, Kind.COPIED, Kind.RUST) and self.left_out.startswith(_GONE)
+        compiled = self.module.outside or self.defined not in (None, Kind.COPIED, Kind.RUST)
+        return compiled and self.left_out.startswith(_GONE)
 
     @property
     def whole(self) -> bool:
@@ -90,7 +91,9 @@ def parts(
         if there in (Kind.KERNEL, Kind.HOST):  # a tree that it may use need not be used for this device
             used = graphs.commands(folder, ninja, module.target)
             gone = [tree for tree in gone if f"/{tree}{LEFT_OUT}/" in used]
-        if there is None:
+        if there is None and gone and module.outside and module.target in wanted:
+            made.append(Part(module, None, None, f"{_GONE} {gone[0]} could not be had"))
+        elif there is None:
             made.append(Part(module, None, None, f"{_NO_CODE} {capability}: CMake makes nothing of it"))
         elif there is Kind.COPIED and module.compiled:
             why = f"{_NO_CODE} {capability}: only its Python files are there"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from pathlib import Path
 
-from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.plan import Plan, check_disk
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
@@ -16,10 +13,10 @@ from build_recipes.build.stages.given import check_given
 from build_recipes.build.stages.package import describe, package
 from build_recipes.build.stages.patch import Patched, apply_series
 from build_recipes.build.stages.provision import Provisioned, provision
-from build_recipes.build.whole import PLACEHOLDER, gather
-from build_recipes.kit.console import duration, say, step, warn
-from build_recipes.sources.fetch import Fetched, fetch
-from build_recipes.sources.mirrors import configured_mirrors
+from build_recipes.build.stages.trees import fetch_sources
+from build_recipes.build.whole import gather
+from build_recipes.kit.console import duration, say, step
+from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import makeup
 from build_recipes.toolchain import distro
 
@@ -65,41 +62,6 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         done = publish.publish(built)
         step("publish", str(done.wheel))
     return Result(done.wheel, done.manifest, False, time.monotonic() - started)
-
-
-def fetch_sources(plan: Plan) -> Fetched:
-    """Bring the sources; a placeholder stands for a tree that cannot be had.
-
-    Whether the device compiles anything of it is known when CMake has run (`compile.check_sources`).
-    """
-    request = plan.request
-    source = request.source if request.source in ("sdist", "git") else Path(request.source).resolve()
-    got = fetch(
-        plan.lock,
-        source=source,
-        mirrors=configured_mirrors(request.mirrors),
-        offline=request.offline,
-        places=plan.places,
-        into=plan.tree / "src",
-    )
-    trees, tag = dict(got.trees), makeup(got.vllm)
-    for name, reason in got.missing.items():
-        warn(f"{name} is left out: {reason.splitlines()[0]}")
-        trees[name] = _placeholder(plan.tree / "src" / f"{name}{LEFT_OUT}", reason, tag.read.get(name, ()))
-    step("fetch", f"vLLM {plan.version} and {len(got.trees)} of {len(plan.lock.trees)} external trees")
-    return Fetched(got.vllm, trees, got.missing)
-
-
-def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:
-    """A folder that CMake can be pointed to where a tree is left out: configure wants all of them to exist.
-
-    :param read: files that CMake reads while it configures.
-    """
-    for name in ("CMakeLists.txt", *read):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(PLACEHOLDER + b"\n")
-    (folder / "LEFT_OUT").write_text(reason + "\n")
-    return folder
 
 
 def patch_sources(plan: Plan, fetched: Fetched) -> Patched:

@@ -167,3 +167,40 @@ def repro(c: Context, tag: str = "", device: str = "", unit: str = "", smoke: bo
 
         plan = make_plan(Request(tag=tag, device=device, smoke=smoke), Places.from_environment())
         raise SystemExit(run_one(plan, unit))
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["mirror"],
+    help={
+        **{k: BUILD_HELP[k] for k in ("mirror", "offline", "json")},
+        "tag": "release tags, comma separated (default: every tag with a lock)",
+        "device": "devices, comma separated (default: all with an Arm CPU)",
+        "docs": "also write docs/survey.md, docs/survey.json and the table that estimates are made from",
+    },
+)
+def survey(
+    c: Context,
+    tag: str = "",
+    device: str = "",
+    mirror: Any = None,
+    offline: bool = False,
+    docs: bool = False,
+    json: bool = False,
+) -> None:
+    """How far each release comes on each device: lock to configured tree, with units and targets. Compiles nothing."""
+    with door():
+        from build_recipes.build import survey as surveys
+        from build_recipes.kit import console, paths
+
+        places = paths.Places.from_environment()
+        tags, names = surveys.asked(tag, device)
+        cells = surveys.survey(tags, names, mirror or [], places, offline=offline)
+        if docs:
+            pairs = [(one, two) for one in surveys.asked("", "")[0] for two in surveys.asked("", "")[1]]
+            surveys.publish(surveys.read_cells(places), pairs, paths.PROJECT / "docs")
+        if json:
+            console.emit_json([cell.__dict__ for cell in cells])
+        else:
+            surveys.show(cells)

@@ -48,6 +48,8 @@ class Module:
     """Whether setup.py goes on without it."""
     places: tuple[str, ...] = ()
     """Folders of the wheel that its files are installed into, beside its library."""
+    outside: bool = False
+    """Whether an external tree's own CMake defines its library: without that tree nothing of it is known."""
 
     @property
     def target(self) -> str:
@@ -250,7 +252,8 @@ class _Project:
         else:
             kind = Kind.CUSTOM if any("DEPENDS" in call.command.words() for call in customs) else Kind.COPIED
         where_first = where[0] if where else next(iter(trees), "")
-        return Module(name, kind, tuple(trees), where_first, optional, self.places(installs))
+        return Module(name, kind, tuple(trees), where_first, optional, self.places(installs),
+                      outside=not customs and all(call.tree for call in outer))  # fmt: skip
 
     def places(self, installs: list[Call]) -> tuple[str, ...]:
         """Folders that install commands name: DESTINATION, or a path below the prefix in a script."""

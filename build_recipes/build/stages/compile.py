@@ -18,7 +18,7 @@ from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory
-from build_recipes.build.stages import record
+from build_recipes.build.stages import record, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
@@ -171,17 +171,15 @@ def check_sources(plan: Plan, found: Sequence[Part], fetched: Fetched) -> None:
 
     :raises SourceIncomplete: naming the trees, and how each can be given.
     """
-    lost = [part for part in found if part.lost]
+    lost = [part.module for part in found if part.lost]
     if lost:
-        names = dict.fromkeys(tree for part in lost for tree in part.module.trees if tree in fetched.missing)
-        targets = ",".join(part.module.target for part in lost)
-        clones = " ".join(f"--mirror {plan.lock.tree(name).repository}=CLONE" for name in names)
-        raise SourceIncomplete(
-            f"{plan.device_name} compiles {targets} from sources that cannot be had:\n"
-            + "\n".join(f"  {name}: {fetched.missing[name]}" for name in names),
-            f"give a clone of each: {clones}; or leave the modules out, which makes the wheel a partial one: "
-            f"--without {targets}",
-        )
+        names = dict.fromkeys(tree for module in lost for tree in module.trees if tree in fetched.missing)
+        lacks = []
+        for name in names:
+            users = tuple(module.target for module in lost if name in module.trees)
+            lack = trees.lacking(plan, plan.lock.tree(name), users, fetched.missing[name])
+            lacks.append(dataclasses.replace(lack, needed_by=users))
+        raise SourceIncomplete(*trees.refusal(plan, lacks))
 
 
 def asked(plan: Plan, names: Sequence[str]) -> list[str]:

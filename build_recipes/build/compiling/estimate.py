@@ -1,0 +1,131 @@
+"""What a compile is expected to take, said before it starts and held against what it took.
+
+Before a tree is configured its units are those of the survey (the tag's own, else the nearest release's); after
+that they are the graph's. A unit costs what this tree measured, else what costs.toml says.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from build_recipes.build.compiling import surveyed
+from build_recipes.build.compiling.costs import Cost, expected, learned
+from build_recipes.kit.data import write_atomic
+
+NAME = "estimate.json"
+"""In the build tree: what was expected before the first unit, and what it took."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a set of units is expected to cost."""
+
+    units: int
+    cpu_s: float
+    """CPU seconds of all units."""
+    gib: float
+    """Peak memory of the heaviest unit, GiB."""
+    modules: dict[str, float]
+    """Target to CPU seconds."""
+    basis: str
+    """Where the units and their costs come from."""
+    unknown: tuple[str, ...] = ()
+    """Targets whose units are not known: what they take comes on top."""
+
+
+def of_units(units: Iterable[str], history: dict[str, Cost], basis: str) -> Estimate:
+    """The cost of units by `costs.unit_name`."""
+    modules: dict[str, float] = {}
+    costs = {unit: expected(unit, history) for unit in units}
+    for unit, cost in costs.items():
+        target = unit.partition("/")[0]
+        modules[target] = modules.get(target, 0.0) + cost.seconds
+    return Estimate(
+        len(costs), sum(modules.values()), max((cost.gib for cost in costs.values()), default=0.0),
+        {target: round(seconds) for target, seconds in sorted(modules.items())}, basis,
+    )  # fmt: skip
+
+
+def before(
+    tag: str,
+    version: str,
+    arch_list: str,
+    tree: Path,
+    *,
+    only: Iterable[str] = (),
+    without: Iterable[str] = (),
+) -> Estimate:
+    """The cost of a tag's modules for a device before there is a configured tree.
+
+    :param tree: build tree, for what it measured before.
+    :param only: targets to count; all but ``without`` where there are none.
+    """
+    own = tag if surveyed.units_of(tag, arch_list) is not None else surveyed.nearest(version, arch_list)
+    found = surveyed.units_of(own, arch_list) or {}
+    asked = set(only) or set(found) - set(without)
+    history = learned(tree / "units.jsonl")
+    basis = f"{own or 'no'} survey for {arch_list}, costs.toml" if not history else "this tree's own units"
+    made = of_units(
+        (unit for target, units in found.items() if target in asked for unit in units or ()), history, basis
+    )
+    unknown = tuple(sorted(target for target, units in found.items() if target in asked and units is None))
+    return Estimate(made.units, made.cpu_s, made.gib, made.modules, basis, unknown)
+
+
+def commit(tree: Path, made: Estimate, units: Iterable[str], wall_s: float) -> None:
+    """Write down what is expected, unless it stands there for the same units: a build that goes on keeps the
+    estimate that it began with.
+
+    :param wall_s: seconds on this machine's cores.
+    """
+    names = sorted(units)
+    seal = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    if read(tree).get("seal") == seal:
+        return
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    write_atomic(
+        tree / NAME,
+        json.dumps({"at": now, "seal": seal, "wall_s": round(wall_s), **asdict(made)}, indent=1) + "\n",
+    )
+
+
+def settle(tree: Path, units: Iterable[str]) -> dict[str, object]:
+    """Hold the estimate against what the units took in this tree, and write that beside it.
+
+    Only units that were compiled here count: one out of the compiler cache says nothing.
+    """
+    names = set(units)
+    took = {unit: cost for unit, cost in learned(tree / "units.jsonl").items() if unit in names}
+    expected_s = sum(expected(unit).seconds for unit in took)
+    entry = read(tree) | {
+        "measured_units": len(took),
+        "measured_cpu_s": round(sum(cost.seconds for cost in took.values())),
+        "expected_of_measured_cpu_s": round(expected_s),
+    }
+    write_atomic(tree / NAME, json.dumps(entry, indent=1) + "\n")
+    return entry
+
+
+def read(tree: Path) -> dict[str, object]:
+    """What stands in the tree; empty where nothing does."""
+    try:
+        entry = json.loads((tree / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def say_how_it_went(entry: Mapping[str, object]) -> str:
+    """One line: estimate against measurement."""
+    measured, hoped = float(str(entry["measured_cpu_s"])), float(str(entry["expected_of_measured_cpu_s"]))
+    if not measured or not hoped:
+        return "no unit was compiled here, so the estimate was not tried"
+    return (
+        f"{entry['measured_units']} of {entry.get('units', '?')} units compiled here took {measured / 60:.0f} CPU "
+        f"minutes; {hoped / 60:.0f} had been expected ({100 * (hoped / measured - 1):+.0f} %)"
+    )

@@ -1,0 +1,67 @@
+"""Compile units of releases, as `invoke survey` read them from configured trees (``surveyed.json.xz``).
+
+They say what a build will compile, and so what it will cost, before its tree is configured.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import lzma
+from collections.abc import Mapping
+from pathlib import Path
+
+from packaging.version import Version
+
+from build_recipes.kit.data import write_atomic
+
+Units = Mapping[str, "tuple[str, ...] | None"]
+"""Target of a module to its units (`costs.unit_name`): none of them is 'nothing is compiled for that device', None is
+'not known', because the tree that defines them was not at hand."""
+
+FILE = Path(__file__).with_name("surveyed.json.xz")
+MOST = 64 << 20
+"""Bytes the table may have when it is unpacked."""
+
+
+def units_of(tag: str, arch_list: str) -> Units | None:
+    """The units of a tag's modules for a device; None where that pair was not surveyed.
+
+    :param arch_list: `Device.arch_list`.
+    """
+    found = table().get(tag, {}).get(arch_list)
+    if found is None:
+        return None
+    return {
+        target: None if units is None else tuple(f"{target}/{unit}" for unit in units)
+        for target, units in found.items()
+    }
+
+
+def nearest(version: str, arch_list: str) -> str:
+    """The surveyed tag most like a version: itself, else the next older, else the oldest; empty where none is."""
+    known = sorted(
+        (tag for tag, row in table().items() if arch_list in row), key=lambda tag: Version(tag[1:])
+    )
+    older = [tag for tag in known if Version(tag[1:]) <= Version(version)]
+    return (older or known)[-1 if older else 0] if known else ""
+
+
+Table = dict[str, dict[str, dict[str, "list[str] | None"]]]
+
+
+@functools.cache
+def table() -> Table:
+    """Tag, device's architecture, target: the units without their target's name."""
+    if not FILE.is_file():
+        return {}
+    raw = lzma.LZMADecompressor().decompress(FILE.read_bytes(), MOST)
+    found: Table = json.loads(raw)
+    return found
+
+
+def write(found: Table) -> None:
+    """Write the table; the same content makes the same bytes."""
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    write_atomic(FILE, lzma.compress(text.encode(), preset=9))
+    table.cache_clear()

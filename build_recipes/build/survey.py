@@ -1,0 +1,314 @@
+"""The survey: how far each vLLM release comes on each device, without compiling it.
+
+A cell is a tag and a device. It goes the way of a build (lock, fetch, patch, provision, configure) and stops before
+the first unit: what is compiled then, for which targets, and whether the device loads them, is read from the graph.
+Cells are kept as JSON in the build folder; one that stands is not made again unless its plan changed. All cells of
+a tag share one tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from packaging.version import Version
+
+from build_recipes.build.compiling import estimate, surveyed
+from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.pipeline import patch_sources
+from build_recipes.build.plan import Plan, make_plan
+from build_recipes.build.request import Request
+from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages.provision import provision
+from build_recipes.build.stages.record import tree_lock
+from build_recipes.build.stages.trees import fetch_sources
+from build_recipes.facts import architectures, versions
+from build_recipes.facts import device as devices
+from build_recipes.kit import paths
+from build_recipes.kit.console import say, table, warn
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import ArmoryError
+from build_recipes.kit.once import remove_tree
+from build_recipes.kit.paths import Places
+from build_recipes.sources.fetch import Fetched
+from build_recipes.sources.modules import Kind, makeup
+
+NATIVE, JIT, NONE = "native", "jit", "none"
+
+
+@dataclass
+class Cell:
+    """One tag on one device."""
+
+    tag: str
+    device: str
+    fingerprint: str = ""
+    """Of the plan: a cell with another one is made again."""
+    stage: str = "plan"
+    """The stage that stopped it, or ``done``."""
+    error: str = ""
+    """What stopped it."""
+    code: int = 0
+    """Exit code of `error`."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """External trees that were not at hand, and the modules made from them."""
+    modules: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Target: kind, units, and how many of its CUDA units load, are compiled by a driver, or do neither."""
+    units: dict[str, list[str] | None] = field(default_factory=dict)
+    """Target to its units, without its name; None where they are not known."""
+    cpu_s: float = 0
+    """CPU seconds that the known units are expected to take."""
+    gib: float = 0
+    """Peak memory of the heaviest unit, GiB."""
+    seconds: float = 0
+    """What the survey of the cell took."""
+
+
+def asked(tags: str, names: str) -> tuple[list[str], list[str]]:
+    """Comma separated tags and devices as lists; every tag with a lock, newest first, and every device with an Arm
+    CPU where they are empty.
+
+    :raises NotATag, UnknownDevice: a word is none.
+    """
+    chosen = [word for word in tags.split(",") if word] or sorted(
+        (path.stem for path in paths.LOCKS.glob("v*.toml")), key=lambda tag: Version(tag[1:]), reverse=True
+    )
+    known = devices.devices()
+    wanted = [word for word in names.split(",") if word] or [
+        name for name, entry in known.items() if entry.machine == "aarch64"
+    ]
+    for word in chosen:
+        versions.version_of(word)
+    for word in wanted:
+        devices.device(word)
+    return chosen, wanted
+
+
+def survey(
+    tags: Sequence[str],
+    names: Sequence[str],
+    mirrors: Sequence[str],
+    places: Places,
+    *,
+    offline: bool = False,
+) -> list[Cell]:
+    """Go through all pairs; those that were done before are read. A cell that stops does not stop the others."""
+    found: list[Cell] = []
+    for tag in tags:
+        tree = places.build / "survey" / tag
+        before = len(found)
+        for name in names:
+            kept = places.build / "survey/cells" / f"{tag}-{name}.json"
+            request = Request(tag=tag, device=name, mirrors=tuple(mirrors), offline=offline)
+            cell = _cell(request, places, tree, kept)
+            found.append(cell)
+            say(f"{tag} {name}: {one_line(cell)}")
+        if any(cell.seconds for cell in found[before:]) and all(
+            _kept(places, cell) for cell in found[before:]
+        ):
+            remove_tree(tree)
+    return found
+
+
+def _kept(places: Places, cell: Cell) -> bool:
+    return (places.build / "survey/cells" / f"{cell.tag}-{cell.device}.json").is_file()
+
+
+def read_cells(places: Places) -> list[Cell]:
+    """Every cell that was made, oldest tag first."""
+    cells = [_read(path) for path in (places.build / "survey/cells").glob("*.json")]
+    order = list(devices.devices())
+    return sorted(
+        (cell for cell in cells if cell), key=lambda cell: (Version(cell.tag[1:]), order.index(cell.device))
+    )
+
+
+def _read(path: Path) -> Cell | None:
+    try:
+        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _cell(request: Request, places: Places, tree: Path, kept: Path) -> Cell:
+    cell, began = Cell(request.tag, request.device), time.monotonic()
+    try:
+        plan = dataclasses.replace(make_plan(request, places), tree=tree)
+        cell.fingerprint = plan.fingerprint
+        if (before := _read(kept)) is not None and before.fingerprint == plan.fingerprint:
+            return before
+        with tree_lock(tree):
+            _walk(plan, cell)
+    except ArmoryError as error:
+        cell.error, cell.code = str(error.args[0]), error.exit_code
+    cell.seconds = round(time.monotonic() - began, 1)
+    write_atomic(kept, json.dumps(asdict(cell), indent=1) + "\n")
+    return cell
+
+
+def _walk(plan: Plan, cell: Cell) -> None:
+    """The stages, each named in the cell before it begins."""
+    cell.stage = "fetch"
+    fetched = fetch_sources(plan, whatever=True)
+    for name in fetched.missing:
+        cell.missing[name] = ", ".join(plan.lock.tree(name).users)
+    cell.stage = "patch"
+    patch_sources(plan, fetched)
+    cell.stage = "provision"
+    made = provision(plan)
+    cell.stage = "configure"
+    environment = compiling.build_environment(plan, fetched, made)
+    folder = compiling.configure(plan, fetched, made, environment)
+    cell.stage = "units"
+    read_units(plan, fetched, folder, made.python.parent / "ninja", cell)
+    cell.stage = "done"
+
+
+def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Cell) -> None:
+    """What is compiled of each module, and what becomes of its targets on the device."""
+    capability = architectures.number(plan.device.capability)
+    names: list[str] = []
+    for module in makeup(fetched.vllm).modules:
+        if module.kind is Kind.RUST:
+            continue
+        gone = [tree for tree in module.trees if tree in fetched.missing]
+        there = graphs.has_library(folder, module.target)
+        if module.outside and not there and gone:
+            cell.units[module.target] = None  # the tree that is missing would say what is compiled
+            cell.modules[module.target] = {"kind": module.kind.value, "unknown": ", ".join(gone)}
+            continue
+        commands = graphs.read_graph(folder, ninja, [module.target]).commands if there else ()
+        tally = Counter(fate(command, capability) for command in commands if command.cuda)
+        row: dict[str, object] = {"kind": module.kind.value, "units": len(commands), **tally}
+        if stray := sorted({target for command in commands if command.cuda
+                            for target in strays(command, capability)}):  # fmt: skip
+            row["does not load"] = stray
+        if commands and gone:
+            row["missing"] = ", ".join(gone)
+        cell.modules[module.target] = row
+        cell.units[module.target] = [command.unit.partition("/")[2] for command in commands]
+        names += [command.unit for command in commands]
+    made = estimate.of_units(names, {}, "")
+    cell.cpu_s, cell.gib = round(made.cpu_s), round(made.gib, 1)
+
+
+def fate(command: graphs.Command, capability: int) -> str:
+    """What a CUDA unit is on a device: ``native``, ``jit`` (a driver compiles its PTX), ``none``, or ``no target``."""
+    if not command.targets:
+        return "no target"
+    kinds = [
+        (target.kind, architectures.loads(target.arch, target.suffix, capability),
+         architectures.compiles(target.arch, target.suffix, capability))
+        for target in command.targets
+    ]  # fmt: skip
+    if any(kind == "sass" and loads for kind, loads, _ in kinds):
+        return NATIVE
+    return JIT if any(kind == "ptx" and compiles for kind, _, compiles in kinds) else NONE
+
+
+def strays(command: graphs.Command, capability: int) -> list[str]:
+    """The targets of a unit of which nothing runs on a device."""
+    if fate(command, capability) != NONE:
+        return []
+    return [f"sm_{target.arch}{target.suffix}" for target in command.targets if target.kind == "sass"]
+
+
+# -- what is written -----------------------------------------------------------------------------
+
+
+def one_line(cell: Cell) -> str:
+    """A cell in a few words."""
+    if cell.stage != "done":
+        return f"stops at {cell.stage} ({cell.code}): {cell.error.splitlines()[0]}"
+    count = sum(len(units or ()) for units in cell.units.values())
+    text = f"{count} units, {cell.cpu_s / 60:.0f} CPU min"
+    if unknown := [target for target, units in cell.units.items() if units is None]:
+        text += f"; not known: {', '.join(unknown)}"
+    if dead := [target for target, row in cell.modules.items() if row.get(NONE)]:
+        text += f"; does not load: {', '.join(dead)}"
+    return text
+
+
+def lacks(cell: Cell) -> list[str]:
+    """Trees that were not at hand and that something of the device's is compiled from."""
+    found = []
+    for name, users in cell.missing.items():
+        rows = [cell.modules.get(target, {}) for target in users.split(", ")]
+        if cell.stage != "done" or any(row.get("unknown") or row.get("missing") for row in rows):
+            found.append(name)
+    return found
+
+
+def publish(cells: Sequence[Cell], asked: Sequence[tuple[str, str]], docs: Path) -> None:
+    """Write docs/survey.json, docs/survey.md, and the table that estimates are made from."""
+    plain = [{key: value for key, value in asdict(cell).items() if key != "units"} for cell in cells]
+    write_atomic(docs / "survey.json", json.dumps(plain, indent=1) + "\n")
+    write_atomic(docs / "survey.md", page(cells, asked))
+    known: surveyed.Table = dict(surveyed.table())
+    for cell in cells:
+        if cell.stage == "done":
+            arch = devices.device(cell.device).arch_list
+            known[cell.tag] = {**known.get(cell.tag, {}), arch: cell.units}
+    surveyed.write(known)
+
+
+def page(cells: Sequence[Cell], asked: Sequence[tuple[str, str]]) -> str:
+    """The survey as a Markdown page."""
+    by = {(cell.tag, cell.device): cell for cell in cells}
+    tags = sorted({tag for tag, _ in [*asked, *by]}, key=lambda tag: Version(tag[1:]), reverse=True)
+    names = [name for name in devices.devices() if any(one == name for _, one in [*asked, *by])]
+    lines = [
+        "# Survey: how far each release comes on each device",
+        "",
+        "Made by `./inv survey`: every pair went from the lock to a configured tree; nothing but what CMake tries was "
+        "compiled. A cell says the units that are compiled, the CPU minutes that they are expected to take by "
+        "`costs.toml`, and what stands in the way. `-` was not run.",
+        "",
+        "| tag | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    notes: dict[str, int] = {}
+    for tag in tags:
+        row = [_text(by.get((tag, name)), notes) for name in names]
+        lines.append(f"| {tag} | " + " | ".join(row) + " |")
+    lines += ["", "## Notes", ""]
+    lines += [f"{number}. {note}" for note, number in notes.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _text(cell: Cell | None, notes: dict[str, int]) -> str:
+    if cell is None:
+        return "-"
+    said = []
+    if cell.stage != "done":
+        said.append(f"stops at {cell.stage}: {' '.join(cell.error.split())[:300]}")
+    if short := lacks(cell):
+        said.append(f"not at hand: {', '.join(short)}")
+    for target, row in cell.modules.items():
+        if row.get(NONE):
+            said.append(
+                f"{target}: {row[NONE]} units only for {', '.join(map(str, _list(row)))}: cannot load"
+            )
+    marks = "".join(f" [{notes.setdefault(note, len(notes) + 1)}]" for note in said)
+    if cell.stage != "done":
+        return f"stops{marks}"
+    count = sum(len(units or ()) for units in cell.units.values())
+    return f"{count} u, {cell.cpu_s / 60:.0f} min{marks}"
+
+
+def _list(row: dict[str, object]) -> list[object]:
+    value = row.get("does not load", [])
+    return list(value) if isinstance(value, list) else []
+
+
+def show(cells: Sequence[Cell]) -> None:
+    """Print the survey for people."""
+    rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(lacks(cell))] for cell in cells]
+    table("Survey", ["tag", "device", "came to", "", "not at hand"], rows)
+    if stopped := sum(cell.stage != "done" for cell in cells):
+        warn(f"{stopped} of {len(cells)} pairs stop before the first unit")

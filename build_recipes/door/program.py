@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -45,7 +46,12 @@ namespace = Collection(*(task for module in shown().values() for task in tasks_o
 
 
 def version() -> str:
-    """The program's version, as setuptools-scm wrote it; ``unknown`` in a checkout that was never installed."""
+    """The program's version: of a checkout as git tells it, else as setuptools-scm wrote it; else ``unknown``."""
+    if paths.CHECKOUT:
+        from setuptools_scm import get_version
+
+        with contextlib.suppress(LookupError, OSError):  # no git, or no history: a tarball of the tree
+            return str(get_version(root=str(paths.PROJECT)))
     try:
         from build_recipes._version import version as found
     except ImportError:
@@ -60,6 +66,10 @@ class Armory(Program):
         """List the commands, in 80 columns or what the terminal has."""
         sys.stdout.write(overview())
         raise Exit
+
+    def print_version(self) -> None:
+        """Tell the version, which is asked of git only now."""
+        sys.stdout.write(f"{self.name} {version()}\n")
 
     def parse_tasks(self) -> None:
         """Parse the commands and their options; what is wrong ends with 2 and a next step."""
@@ -111,7 +121,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-program = Armory(name="armory", version=version(), namespace=namespace, binary=console.program())
+program = Armory(name="armory", namespace=namespace, binary=console.program())
 
 
 def main() -> None:

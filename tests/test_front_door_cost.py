@@ -9,11 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from wheel_maker import make_wheel
 
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
+from build_recipes.build.stages.published import sealed
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import PROJECT, Places
+from build_recipes.wheelhouse.index import write_index
 
+TAG = "cp38-abi3-manylinux_2_35_aarch64"
 HEAVY = {"git", "requests", "cyclonedx", "pypi_simple", "build_recipes.build.pipeline"}
 SCRIPT = """
 import json, sys
@@ -40,13 +45,15 @@ def run(*words: str) -> tuple[set[str], str]:
 
 @pytest.fixture
 def published(places: Places) -> Path:
-    """A wheel in wheels/ whose manifest has the fingerprint of the plan."""
+    """A wheel in wheels/, in the index, whose manifest has the fingerprint of the plan."""
     plan = make_plan(Request(tag="v0.12.0", device="thor"), places)
-    name = f"vllm-{plan.wheel_version}-cp38-abi3-manylinux_2_35_aarch64"
-    (places.wheels / f"{name}.whl").write_bytes(b"1234")
-    manifest = {"plan": plan.as_dict(), "wheel": {"size": 4}}
+    name = f"vllm-{plan.wheel_version}-{TAG}"
+    wheel = make_wheel(places.wheels, {}, version=plan.wheel_version, tag=TAG)
+    said = {"size": wheel.stat().st_size, "sha256": file_sha256(wheel)}
+    manifest = sealed({"schema": 2, "plan": plan.as_dict(), "wheel": said})
     (places.wheels / f"{name}.manifest.json").write_text(json.dumps(manifest))
-    return places.wheels / f"{name}.whl"
+    write_index(places.wheels)
+    return wheel
 
 
 @pytest.mark.parametrize("words", [["--list"], ["plan", "--tag", "v0.12.0", "--device", "thor"]])

@@ -77,7 +77,12 @@ def test_two_processes_that_need_a_folder_make_it_once_and_sweep_what_a_killed_o
     ]
     assert [child.communicate()[0] for child in both] == ["x\n", "x\n"]
     assert (tmp_path / "calls").read_text() == "x"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".kit.2.~abc", "calls", "kit"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".kit.2.~abc",
+        ".kit.files.json",
+        "calls",
+        "kit",
+    ]
 
 
 def test_the_driver_stub_exports_what_cuda_h_declares(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def archive(wheel: Distribution, seen: Scan) -> Iterator[Finding]:
     for module in seen.modules:
         if module.broken:
             yield Finding(f"broken:{stem(module.path)}", "error", module.broken, again, True)
+        elif not module.registers:
+            text = f"{module.path} has neither PyInit_{stem(module.path)} nor a registration of torch ops"
+            yield Finding(
+                f"no-entry:{stem(module.path)}", "error", f"{text}: nothing can import it", again, True
+            )
     if not seen.modules:
         yield Finding("no-modules", "error", f"{wheel.path.name} has no compiled module", again, True)
 

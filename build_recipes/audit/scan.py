@@ -72,6 +72,9 @@ class Module:
     """Target name to number of entries and decoded bytes."""
     ops: tuple[str, ...] = ()
     """Names of the torch ops it registers, sorted."""
+    registers: bool = True
+    """Whether Python or torch finds an entry: ``PyInit_NAME``, or a registration of torch ops. A library that is
+    no extension module needs none."""
     broken: str = ""
     """Why it cannot be read, empty where it can."""
 
@@ -147,10 +150,24 @@ def read_module(path: str, content: Content, packed: int, wanted: frozenset[int]
         module.machine, module.needed, module.runpath = elf.machine, elf.needed, elf.runpath
         module.soname, module.version_needs, module.symbols = elf.soname, elf.version_needs, elf.symbols
         module.ops = registered_ops(elf)
+        module.registers = registers(path, elf.symbols)
         _device_code(module, elf, wanted)
     except Malformed as error:
         module.broken = str(error.args[0])
     return module
+
+
+_EXTENSION = re.compile(r"[^/]+?\.(?:abi3|cpython-[\w-]+)\.so")
+_REGISTERS = re.compile(r"_ZN5torch7LibraryC[12]E|aoti_torch_library_init|torch_library_(?:init|impl)")
+"""What TORCH_LIBRARY and STABLE_TORCH_LIBRARY call when the library is loaded (torch/library.h, torch/csrc/stable)."""
+
+
+def registers(path: str, symbols: Symbols) -> bool:
+    """Whether an extension module has an entry; True for a library whose name is not an extension module's."""
+    if not _EXTENSION.fullmatch(path.rpartition("/")[2]):
+        return True
+    entries = (symbol.startswith("PyInit_") for symbol in symbols.defined)
+    return any(entries) or any(_REGISTERS.match(symbol) for symbol in symbols.undefined)
 
 
 _SCHEMA = re.compile(rb"([A-Za-z_]\w*(?:::\w+)?(?:\.\w+)?)\(")

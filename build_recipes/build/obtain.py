@@ -10,7 +10,7 @@ import time
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.result import Result
-from build_recipes.build.stages.published import published
+from build_recipes.build.stages.published import complete, published
 from build_recipes.kit.console import step
 from build_recipes.kit.errors import LockMissing, NetworkError, OfflineError
 from build_recipes.kit.paths import Places
@@ -26,6 +26,7 @@ def obtain(request: Request, places: Places, *, install: bool = False) -> Result
     plan = _plan(request, places)
     ready = published(plan)
     if ready:
+        complete(plan, ready)
         return Result(ready.wheel, ready.manifest, True, time.monotonic() - started)
     from build_recipes.build.pipeline import build
 

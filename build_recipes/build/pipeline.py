@@ -8,7 +8,7 @@ from build_recipes.build.plan import Plan, check_disk
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
 from build_recipes.build.stages import compile as compiling
-from build_recipes.build.stages import gate, publish, record, smoke
+from build_recipes.build.stages import gate, publish, record, smoke, sources
 from build_recipes.build.stages.given import check_given
 from build_recipes.build.stages.package import describe, package
 from build_recipes.build.stages.patch import Patched, apply_series
@@ -38,9 +38,11 @@ def build(plan: Plan, *, install: bool = False) -> Result:
             "plan",
             f"{plan.tag} for {plan.device.title}: {plan.wheel_version}, fingerprint {plan.fingerprint}",
         )
+        sources.distrust(plan.tree)
         fetched = fetch_sources(plan)
         theirs = None if plan.request.smoke else gather(plan, makeup(fetched.vllm), fetched.missing)
         patched = patch_sources(plan, fetched)
+        sources.settle(plan.tree)
         made = provision(plan)
         step(
             "provision",

@@ -44,6 +44,15 @@ def request_as_dict(request: Request) -> dict[str, object]:
     return dataclasses.asdict(request)
 
 
+CONTENT = ("tag", "device", "source", "torch", "cuda", "only", "without", "smoke", "build_type")
+"""Of a request: what decides the wheel's content. The others say how it is built."""
+
+
+def content_of(request: Request) -> dict[str, object]:
+    """The part of a request that decides what is in the wheel."""
+    return {key: value for key, value in request_as_dict(request).items() if key in CONTENT}
+
+
 def parse_duration(text: str) -> float:
     """Seconds of ``9m``, ``5h30m``, ``90`` (seconds); 0 for an empty text.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
 import stat
 import sys
@@ -93,3 +95,37 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+class _Sealed(Model, frozen=True):
+    seal: str
+    """SHA-256 of the content's bytes as they stand in the file."""
+    content: msgspec.Raw
+
+
+def seal(content: object) -> bytes:
+    """Plain data or a `Model` as one line of JSON that can tell whether it is whole."""
+    raw = msgspec.json.encode(content)
+    return msgspec.json.encode(_Sealed(seal=hashlib.sha256(raw).hexdigest(), content=msgspec.Raw(raw)))
+
+
+def unseal(line: bytes, kind: type[T]) -> T | None:
+    """What `seal` was given; None where one byte of it is not as it was, or it does not fit ``kind``."""
+    with contextlib.suppress(ValueError, msgspec.MsgspecError):
+        sealed = msgspec.json.decode(line, type=_Sealed)
+        if hashlib.sha256(sealed.content).hexdigest() == sealed.seal:
+            return msgspec.json.decode(sealed.content, type=kind)
+    return None
+
+
+def write_sealed(path: Path, content: object) -> None:
+    """Write data so that `read_sealed` can tell whether it is whole; the file is replaced in one step."""
+    write_atomic(path, seal(content) + b"\n")
+
+
+def read_sealed(path: Path, kind: type[T]) -> T | None:
+    """Data that `write_sealed` wrote; None where it is not there or one byte of it is not as it was."""
+    try:
+        return unseal(path.read_bytes(), kind)
+    except OSError:
+        return None

@@ -17,20 +17,33 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from build_recipes.kit import evidence
+
 Fill = Callable[[Path], "Path | None"]
 """Fills the empty folder it is given; returns the folder inside of it that counts, or None for all of it."""
 
 
 def filled(folder: Path, fill: Fill) -> Path:
-    """``folder``, made by ``fill`` if it is not there yet.
+    """``folder``, made by ``fill`` if it is not there yet, or a file in it is not as it was filled.
 
     :raises OSError: it cannot be written; nothing is left behind.
     """
-    if not folder.exists():
+    if not stands(folder):
         with _held(folder):
-            if not folder.exists():
+            if not stands(folder):
                 _make(folder, fill)
+                evidence.keep(folder, manifest_of(folder), evidence.names_below(folder, ""))
     return folder
+
+
+def stands(folder: Path) -> bool:
+    """Whether a folder that `filled` made is there and every file in it is as it was filled."""
+    return folder.exists() and evidence.damaged(folder, manifest_of(folder)) == []
+
+
+def manifest_of(folder: Path) -> Path:
+    """Where the manifest of a folder that `filled` made is kept: beside it."""
+    return folder.with_name(f".{folder.name}.files.json")
 
 
 def replaced(folder: Path, fill: Fill) -> Path:

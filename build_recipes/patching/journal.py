@@ -45,10 +45,13 @@ class Journal(Model, frozen=True):
     changes: list[Change]
 
 
+SUFFIX = ".armory-patches.json"
+
+
 def place(tree: Path) -> Path:
     """Where the journal of a tree is kept: beside it, not in it."""
     tree = tree.resolve()
-    return tree.parent / f".{tree.name}.armory-patches.json"
+    return tree.parent / f".{tree.name}{SUFFIX}"
 
 
 def read(tree: Path) -> Journal | None:

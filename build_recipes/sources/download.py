@@ -1,8 +1,8 @@
 """Files from a package index into the cache: resumed, retried, checked by hash, several at a time.
 
 A file lives in ``<downloads>/<sha256>/<filename>``, so a wrong file can never stand under a right name. A
-``.part`` file beside it is continued by HTTP Range after a cut. A ``.ok`` marker (size and mtime) saves
-hashing a large file that was already checked.
+``.part`` file beside it is continued by HTTP Range after a cut. A ``.ok`` marker (`evidence.stamp`) saves
+hashing a large file that was already checked and since then not written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from build_recipes.kit import console, http
+from build_recipes.kit import console, evidence, http
 from build_recipes.kit.errors import HashMismatch, NetworkError, NotEnoughDisk, NotWritable, OfflineError
 from build_recipes.kit.http import ATTEMPTS, backoff
 
@@ -75,19 +75,18 @@ def cached(pin: FilePin, downloads: Path) -> Path | None:
     """The path of a file that is there and right, else None. A wrong one is removed."""
     path = path_of(pin, downloads)
     try:
-        stat = path.stat()
+        seal = evidence.stamp(path).encode()
     except FileNotFoundError:
         return None
     marker = path.with_name(f"{path.name}.ok")
-    seal = f"{stat.st_size} {stat.st_mtime_ns}"
     with contextlib.suppress(OSError):
-        if marker.read_text() == seal:
+        if marker.read_bytes() == seal:
             return path
     if hash_file(path) != pin.sha256:
         path.unlink()
         return None
     with contextlib.suppress(OSError):  # a read-only cache is still a cache
-        marker.write_text(seal)
+        marker.write_bytes(seal)
     return path
 
 
@@ -162,8 +161,7 @@ def _fetch(pin: FilePin, downloads: Path, advance: Progress, stop: threading.Eve
                     "run it again; if it stays, the index serves another file: do not use it",
                 )
             part.replace(path)
-            stat = path.stat()
-            path.with_name(f"{path.name}.ok").write_text(f"{stat.st_size} {stat.st_mtime_ns}")
+            path.with_name(f"{path.name}.ok").write_text(evidence.stamp(path))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _too_little(downloads, pin.size, 0) from error

@@ -11,6 +11,7 @@ The broker is driven by a selector, in the same thread that reads ninja's output
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import socket
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from build_recipes.build.compiling.costs import Cost, expected, unit_name
+from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
 
 RESERVE_GIB = 1.0
 """Memory never promised to compilers: the rest of the system."""
@@ -71,12 +72,17 @@ class Finished:
     rss_kib: int
     cached: bool
     killed: bool
+    output: str = ""
+    """The object, as ninja names it."""
+    size: int = 0
+    """Bytes of the object."""
+    sha256: str = ""
+    """Of the object; empty where none was written."""
 
 
 def write_record(journal: Path, unit: Finished) -> None:
     """Add a line to the journal of a tree."""
-    with journal.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**unit.__dict__, "ended": round(time.time(), 1)}) + "\n")
+    add_line(journal, {**unit.__dict__, "ended": round(time.time(), 1)})
 
 
 @dataclass
@@ -114,7 +120,11 @@ class Broker:
         self.address.unlink(missing_ok=True)
         self._selector = selector
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.address))
+        folder = os.open(self.address.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:  # a socket's path has at most 107 bytes; by way of the folder's descriptor a tree may be anywhere
+            self._listener.bind(f"/proc/self/fd/{folder}/{self.address.name}")
+        finally:
+            os.close(folder)
         self.address.chmod(0o600)
         self._listener.listen(256)
         self._listener.setblocking(False)
@@ -173,6 +183,9 @@ class Broker:
             int(message["rss_kib"]),
             bool(message["cached"]),
             killed=code in (-9, 137),
+            output=str(message.get("output", "")),
+            size=int(message.get("size", 0)),
+            sha256=str(message.get("sha256", "")),
         )
         write_record(self.journal, done)
         if code == 0 and not done.cached and unit.cost.seconds > 5:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from build_recipes.kit.data import Model, load_toml
 
@@ -74,19 +78,57 @@ def expected(unit: str, history: dict[str, Cost] | None = None) -> Cost:
     return Cost(table().default.cpu_s, table().default.gib)
 
 
+class Row(msgspec.Struct, frozen=True):
+    """One line of a journal of units. Lines of older versions lack what is optional here."""
+
+    unit: str
+    code: int
+    cpu_s: float
+    rss_kib: int
+    wall_s: float = 0.0
+    cached: bool = False
+    killed: bool = False
+    ended: float = 0.0
+    output: str = ""
+    size: int = 0
+    sha256: str = ""
+
+
+_SEAL = b', "seal": "'
+
+
+def add_line(journal: Path, row: Mapping[str, Any]) -> None:
+    """Add a line to a journal of units. Each line can tell whether it is whole; a torn line before it stays alone."""
+    raw = json.dumps(row).encode()
+    line = raw[:-1] + _SEAL + _seal_of(raw) + b'"}\n'
+    with journal.open("ab+") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
+
+
+def _seal_of(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).hexdigest()[:16].encode()
+
+
 def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
-    """Records of finished units; a last line cut off by a crash is passed over."""
+    """Records of finished units. Lines that are torn or lack something are passed over; a line without a seal (an
+    older version wrote it) tells what a unit costs, but is no evidence for its object."""
     try:
-        lines = journal.read_text(encoding="utf-8").splitlines()
+        lines = journal.read_bytes().splitlines()
     except OSError:
         return
     for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
+        head, mark, tail = line.rpartition(_SEAL)
+        if mark and tail != _seal_of(head + b"}") + b'"}':
             continue
-        if isinstance(record, dict) and "unit" in record:
-            yield record
+        try:
+            row = msgspec.json.decode(line, type=Row)
+        except (ValueError, msgspec.MsgspecError):
+            continue
+        yield msgspec.structs.asdict(row if mark else msgspec.structs.replace(row, sha256=""))
 
 
 def learned(journal: Path) -> dict[str, Cost]:

@@ -23,7 +23,10 @@ def main() -> int:
         os.execvp(argv[0], argv)
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        link.connect(address)
+        # a socket's path has at most 107 bytes; by way of the folder's descriptor a tree may be anywhere
+        folder = os.open(os.path.dirname(address), os.O_RDONLY | os.O_DIRECTORY)
+        link.connect(f"/proc/self/fd/{folder}/{os.path.basename(address)}")
+        os.close(folder)
     except OSError:
         return 75  # the build has ended: to compile now, unasked, would be a compiler too many
     _send(link, {"ask": output, "pid": os.getpid()})
@@ -43,6 +46,7 @@ def main() -> int:
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
         "rss_kib": usage.ru_maxrss,
         "cached": _was_cached(statistics),
+        **(_evidence(output) if code == 0 else {}),
     }
     try:
         _send(link, report)
@@ -66,6 +70,22 @@ def _wait(link: socket.socket, pid: int) -> None:
         os.killpg(0, signal.SIGTERM)
         time.sleep(1)
         os.killpg(0, signal.SIGKILL)
+
+
+def _evidence(output: str) -> "dict[str, object]":
+    """Size and hash of what the compiler wrote: before a link, the object must still have them."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with open(output, "rb", buffering=0) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    except OSError:
+        return {}
+    return {"output": output, "size": size, "sha256": digest.hexdigest()}
 
 
 def _was_cached(statistics: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
+from build_recipes.build.stages import record
 from build_recipes.build.stages.provision import Provisioned, provision
 from build_recipes.canary.trial import CanaryResult, run_canary
 from build_recipes.facts import device as device_table
@@ -19,6 +20,7 @@ def canary_of_plan(plan: Plan, made: Provisioned) -> CanaryResult:
     """Try the build environment of a plan, with torch, exactly as the build will use it."""
     environment = {
         **process.child_environment(*process.COMPILER_LEAKS),
+        **record.scratch_environment(plan.tree),
         **plan.environment(made.cuda_home, made.python, {}),
     }
     return run_canary(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.compiling import outputs
 from build_recipes.build.compiling.broker import Broker, write_record
 from build_recipes.build.compiling.costs import learned, unit_name
 from build_recipes.build.compiling.drive import Outcome, drive, failing_block
@@ -18,11 +18,11 @@ from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory
-from build_recipes.build.stages import record, trees
+from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
-from build_recipes.kit import process
+from build_recipes.kit import evidence, process
 from build_recipes.kit.console import duration, say
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
@@ -82,6 +82,7 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
     own = plan.environment(made.cuda_home, made.python, variables)
     return {
         **process.child_environment(*process.COMPILER_LEAKS),
+        **record.scratch_environment(plan.tree),
         **own,
         **ccache.environment(plan.places.cache, plan.tree, plan.request.cache),
     }
@@ -122,7 +123,7 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
     def work() -> dict[str, str]:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-        (folder / "CMakeCache.txt").unlink(missing_ok=True)
+        _clear(plan.tree, folder)
         done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
         if not done.ok:
             words = "\n".join(line for line in done.tail[-30:] if line.strip())
@@ -135,8 +136,25 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         "device": plan.device.arch_list,
         "trees": sorted(str(path) for path in fetched.trees.values()),
     }
-    record.once(plan.tree, "configure", seal, work)
+    record.once(plan.tree, "configure", seal, work, files=lambda: _configured(plan.tree))
     return folder
+
+
+def _configured(tree: Path) -> list[str]:
+    """Files that configure leaves: CMake's own, and what vLLM's CMake generates among the sources."""
+    own = [name for name in evidence.names_below(tree, "cmake", "deps") if not _of_ninja(name)]
+    return own + sources.generated(tree)
+
+
+def _clear(tree: Path, folder: Path) -> None:
+    """Remove what an earlier configure left, but not what ninja made: CMake would read some of it again."""
+    for name in evidence.names_below(tree, folder.name, "deps"):
+        if not _of_ninja(name):
+            (tree / name).unlink()
+
+
+def _of_ninja(name: str) -> bool:
+    return name.endswith((".o", ".a", ".so", "/.ninja_log", "/.ninja_deps"))
 
 
 def _launcher(plan: Plan) -> Path:
@@ -239,22 +257,28 @@ def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: f
     """Let ninja bring the graph's targets up to date, under the broker."""
     journal = plan.tree / "units.jsonl"
     history = learned(journal)
+    linked = plan.tree / "stages/linked.json"
+    if wrong := outputs.distrust(graph, journal, linked):
+        record.told("compile", wrong)
     todo = graphs.pending(graph)
     if todo:
         graphs.order_by_cost(graph.folder, history)
+        evidence.renew(plan.tree, record.files_of(plan.tree, "configure"), "cmake/build.ninja")
         say(f"{len(todo)} of {len(graph.commands)} units to compile, {plan.jobs} jobs")
     deadline = began + plan.request.time_box if plan.request.time_box else None
     log = plan.tree / "logs/compile.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     broker = Broker(
-        address=_socket(plan), cores=plan.jobs, journal=journal, history=history, deadline=deadline
+        address=plan.tree / ".broker.sock",
+        cores=plan.jobs,
+        journal=journal,
+        history=history,
+        deadline=deadline,
     )
-    return drive(graph, broker, Progress(todo, history), env=environment, log=log, deadline=deadline)
-
-
-def _socket(plan: Plan) -> Path:
-    """Path of the broker's socket; a Unix socket's path has at most 107 bytes, so it is not in the tree."""
-    return Path(f"/tmp/vllm-armory-{os.getuid()}-{os.getpid()}.sock")
+    outcome = drive(graph, broker, Progress(todo, history), env=environment, log=log, deadline=deadline)
+    if outcome.ok:
+        outputs.settle(graph, journal, linked)
+    return outcome
 
 
 def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from build_recipes.build.plan import Plan, suffix
-from build_recipes.build.request import request_as_dict
+from build_recipes.build.request import content_of, request_as_dict
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
@@ -104,7 +104,7 @@ def package(
             platform=tag,
             requires=requirements(wheels[0], made.torch_version),
             put={
-                provenance.MEMBER: provenance.sbom(inputs),
+                provenance.MEMBER: provenance.sbom(content_of_build(plan, inputs)),
                 **found.taken,
                 **renamed(wheels[0], plan.wheel_version, version),
             },
@@ -114,6 +114,20 @@ def package(
     remove_tree(work)
     seconds = round(time.monotonic() - started, 2)
     return Packaged(wheel, version, tag, glibc, inputs, found, seconds)
+
+
+NOT_CONTENT = ("host", "jobs", "tree")
+"""Of a plan: where it is built, not what."""
+
+
+def content_of_build(plan: Plan, inputs: provenance.Inputs) -> provenance.Inputs:
+    """What decides the wheel's content: the document inside is the same bytes wherever and however it is built."""
+    return dataclasses.replace(
+        inputs,
+        plan={key: value for key, value in inputs.plan.items() if key not in NOT_CONTENT},
+        request=content_of(plan.request),
+        toolchain={"nvcc": inputs.toolchain["nvcc"]},
+    )
 
 
 def check_links(folder: Path) -> None:

@@ -17,10 +17,10 @@ from packaging.version import Version
 from build_recipes.build.plan import TOOLKIT_GLIBC, Plan
 from build_recipes.build.stages import record
 from build_recipes.build.stages.given import check_torch, existing_torch, path_without_tool
-from build_recipes.kit import process
+from build_recipes.kit import evidence, process
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, ToolFailed, UsageError
-from build_recipes.kit.once import filled, remove_tree
+from build_recipes.kit.once import filled, manifest_of, remove_tree
 from build_recipes.sources.download import cached, fetch_files
 from build_recipes.sources.lockfile import FilePin, pick_wheels
 from build_recipes.sources.tool_wheels import REPLACEABLE
@@ -64,7 +64,15 @@ def provision(plan: Plan) -> Provisioned:
         "host": [plan.host.machine, plan.host.python],
         "target": plan.device.machine,
     }
-    done = record.once(plan.tree, "provision", inputs, lambda: _provision(plan))
+    parts = ("env", "cuda", "target", "python-headers", "toolchain.cmake")
+    done = record.once(
+        plan.tree,
+        "provision",
+        inputs,
+        lambda: _provision(plan),
+        files=lambda: evidence.names_below(plan.tree, *parts),
+        twins=lambda: evidence.twins(plan.places.toolkits.glob(".*.files.json")),
+    )
     made = done.outputs
     check_torch(made["torch_cuda"], made["torch_version"], made["cuda_version"])
     return Provisioned(
@@ -161,11 +169,13 @@ def _own_programs(plan: Plan, pins: list[FilePin]) -> dict[str, Path]:
 def _uv(plan: Plan, words: list[str | Path]) -> None:
     from uv import find_uv_bin
 
-    environment = process.child_environment(
-        UV_CACHE_DIR=str(plan.places.cache / "uv-cache"), UV_NO_CONFIG="1"
-    )
+    cache = (
+        record.scratch(plan.tree) / "uv"
+    )  # files of the environment are no links into a cache that can be torn
+    environment = process.child_environment(UV_CACHE_DIR=str(cache), UV_NO_CONFIG="1")
     environment.pop("VIRTUAL_ENV", None)
     done = process.run([find_uv_bin(), *words], env=environment)
+    remove_tree(cache)
     if not done.ok:
         tail = "\n".join(done.tail[-8:])
         raise ToolchainMismatch(f"the build environment could not be made:\n{tail}", "./inv doctor")
@@ -307,6 +317,7 @@ def _into_tree(source: Path, target: Path) -> Path:
         remove_tree(target)
     try:
         shutil.copytree(source, target, symlinks=True, copy_function=os.link)
+        evidence.restate(source, manifest_of(source))
     except (OSError, shutil.Error):
         remove_tree(target)
         shutil.copytree(source, target, symlinks=True)

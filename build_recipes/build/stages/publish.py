@@ -1,6 +1,6 @@
 """Publish: the wheel, its manifest and its provenance move into wheels/ in one step each, the wheel last.
 
-A wheel that is in wheels/ is whole and has its manifest: the manifest is renamed into place first.
+A wheel that is in wheels/ is whole and has its manifest and provenance: they are renamed into place first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from build_recipes.build.stages.gate import Audited
 from build_recipes.build.stages.package import Packaged
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
-from build_recipes.build.stages.published import Published
+from build_recipes.build.stages.published import MANIFEST, Published, manifests, sealed, statement_of, whole
 from build_recipes.build.whole import Official
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
@@ -31,7 +31,8 @@ from build_recipes.sources.fetch import Fetched
 from build_recipes.wheelhouse import provenance
 from build_recipes.wheelhouse.index import write_index
 
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
+"""2: sealed, and holds the text of its provenance."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ def publish(built: Built) -> Published:
     wheels = built.plan.places.wheels
     source = built.packaged.wheel
     target = wheels / source.name
-    manifest = wheels / (source.name.removesuffix(".whl") + ".manifest.json")
-    write_atomic(manifest, json.dumps(manifest_of(built), indent=1, default=str))
+    manifest = wheels / (source.name.removesuffix(".whl") + MANIFEST)
+    statement = provenance.statement(built.packaged.provenance, source).decode()
+    facts = sealed({**manifest_of(built), "provenance": statement})
+    write_atomic(statement_of(target), statement)
+    write_atomic(manifest, json.dumps(facts, indent=1))
     beside = wheels / f".{source.name}.{os.getpid()}"
     try:
         shutil.copyfile(source, beside)
@@ -83,12 +87,20 @@ def publish(built: Built) -> Published:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    provenance.write_statement(built.packaged.provenance, target)
+    renew_index(wheels)
+    return Published(target, manifest)
+
+
+def renew_index(wheels: Path) -> None:
+    """Write the index of wheels/ anew; a wheel that is no more what its manifest says is taken away first."""
+    for _, wheel, facts in manifests(wheels):
+        if wheel.exists() and not whole(wheel, facts):
+            warn(f"{wheel.name} is not as it was published; it was removed, its build makes it again")
+            wheel.unlink()
     try:
         write_index(wheels)
     except NotAWheel as error:  # somebody else's file: this wheel is published all the same
         warn(f"the index is not written anew: {error.args[0]}; next: {error.advice}")
-    return Published(target, manifest)
 
 
 def manifest_of(built: Built) -> dict[str, Any]:

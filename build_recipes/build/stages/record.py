@@ -1,6 +1,7 @@
 """What a stage leaves behind: ``<tree>/stages/<name>.json`` with the hash of its inputs, its outputs, seconds.
 
-A stage whose inputs did not change is not done again; that is how an interrupted build goes on.
+A stage whose inputs did not change, and whose files are as it left them (``<name>.files.json``), is not done again;
+that is how an interrupted build goes on. Records are sealed: one that is not whole does not count.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit import evidence
+from build_recipes.kit.console import warn
+from build_recipes.kit.data import Model, read_sealed, write_sealed
 from build_recipes.kit.errors import NotWritable, TreeBusy
+from build_recipes.kit.once import remove_tree
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Model, frozen=True):
     """One finished stage."""
 
     name: str
@@ -37,31 +39,64 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def place(tree: Path, name: str) -> Path:
+    """Where the record of a stage is kept."""
+    return tree / "stages" / f"{name}.json"
+
+
+def files_of(tree: Path, name: str) -> Path:
+    """Where the manifest of a stage's files is kept."""
+    return tree / "stages" / f"{name}.files.json"
+
+
 def read(tree: Path, name: str) -> Record | None:
-    """The record of a stage, or None where it never finished."""
-    try:
-        return Record(**json.loads((tree / "stages" / f"{name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    """The record of a stage, or None where it never finished or the record is not whole."""
+    record = read_sealed(place(tree, name), Record)
+    return record if record and record.name == name else None
 
 
-def once(tree: Path, name: str, inputs: object, work: Callable[[], dict[str, Any]]) -> Record:
-    """Do ``work`` unless the record says that it was done with the same inputs.
+def once(
+    tree: Path,
+    name: str,
+    inputs: object,
+    work: Callable[[], dict[str, Any]],
+    *,
+    files: Callable[[], Iterable[str]] | None = None,
+    twins: Callable[[], Mapping[int, evidence.File]] = dict,
+) -> Record:
+    """Do ``work`` unless the record says that it was done with the same inputs, and its files are as it left them.
 
-    ``work`` returns the outputs; paths in it must still exist for the record to count.
+    :param work: returns the outputs; paths in it must still exist for the record to count.
+    :param files: names, below the tree, of the files that the work leaves.
+    :param twins: inode to what is known of it, where files are hard links of files that were just checked.
     """
-    seal = digest(inputs)
+    wanted = digest(inputs)
     before = read(tree, name)
-    if before and before.inputs == seal and _still_there(before.outputs):
-        return before
+    if before and before.inputs == wanted and _still_there(before.outputs):
+        lost = evidence.damaged(tree, files_of(tree, name)) if files else []
+        if lost == []:
+            return before
+        told(name, lost)
     started = time.monotonic()
-    (tree / "stages" / f"{name}.json").unlink(missing_ok=True)
+    place(tree, name).unlink(missing_ok=True)
     outputs = work()
+    if files:
+        evidence.keep(tree, files_of(tree, name), files(), twins())
+    seconds = round(time.monotonic() - started, 2)
     record = Record(
-        name, seal, json.loads(json.dumps(outputs, default=str)), round(time.monotonic() - started, 2)
+        name=name, inputs=wanted, outputs=json.loads(json.dumps(outputs, default=str)), seconds=seconds
     )
-    write_atomic(tree / "stages" / f"{name}.json", json.dumps(record.__dict__, indent=1))
+    write_sealed(place(tree, name), record)
     return record
+
+
+def told(what: str, lost: Sequence[str] | None) -> None:
+    """Say in one line what is not believed and so is made again."""
+    if lost is None:
+        warn(f"{what}: nothing shows that it is as it was left; made again")
+    else:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        warn(f"{what}: {lost[0]}{more} not as left behind; made again")
 
 
 def _still_there(outputs: dict[str, Any]) -> bool:
@@ -94,6 +129,19 @@ def tree_lock(tree: Path) -> Iterator[None]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
+        remove_tree(scratch(tree))  # of a run that was killed
         yield
+        remove_tree(scratch(tree))
     finally:
         os.close(handle)
+
+
+def scratch(tree: Path) -> Path:
+    """Where the tools of a build put what they need for a moment; it is gone when the build ends."""
+    return tree / "tmp"
+
+
+def scratch_environment(tree: Path) -> dict[str, str]:
+    """Variables that keep the tools' temporary files and Python's bytecode out of ``/tmp`` and out of what is kept."""
+    scratch(tree).mkdir(parents=True, exist_ok=True)
+    return {"TMPDIR": str(scratch(tree)), "PYTHONPYCACHEPREFIX": str(scratch(tree) / "pycache")}

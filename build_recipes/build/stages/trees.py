@@ -15,6 +15,7 @@ from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.plan import Plan
 from build_recipes.build.whole import PLACEHOLDER
 from build_recipes.kit.console import step, warn
+from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import SourceIncomplete
 from build_recipes.sources.fetch import Fetched, fetch
 from build_recipes.sources.library import Library
@@ -147,8 +148,8 @@ def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:
 
     :param read: files that CMake reads while it configures.
     """
-    for name in ("CMakeLists.txt", *read):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(PLACEHOLDER + b"\n")
-    (folder / "LEFT_OUT").write_text(reason + "\n")
+    texts = dict.fromkeys(("CMakeLists.txt", *read), PLACEHOLDER + b"\n")
+    for name, text in {**texts, "LEFT_OUT": reason.encode() + b"\n"}.items():
+        if not (folder / name).is_file() or (folder / name).read_bytes() != text:
+            write_atomic(folder / name, text)  # CMake would take an untouched text for a new one
     return folder

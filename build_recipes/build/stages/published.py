@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from build_recipes.build.plan import Plan
+from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.hashing import file_sha256
@@ -103,6 +104,8 @@ def _is(path: Path, sha256: str) -> bool:
 def indexed(wheel: Path, sha256: str) -> bool:
     """Whether both pages of the index list a wheel with this hash, and its metadata is there as they say."""
     folder = wheel.parent / "simple/vllm"
+    if incomplete(wheel.name.split("-")[1]):  # none is listed, but there is an index
+        return (folder.parent / "index.html").is_file() and (folder.parent / "index.json").is_file()
     try:
         page = (folder / "index.html").read_text(encoding="utf-8")
         rows = json.loads((folder / "index.json").read_bytes())["files"]

@@ -20,7 +20,7 @@ from build_recipes.build.compiling import costs, drive, graph
 from build_recipes.build.compiling.broker import Broker, held_by
 from build_recipes.build.compiling.costs import Cost, learned, read_journal
 from build_recipes.build.compiling.progress import Progress
-from build_recipes.kit.errors import UngatedUnits
+from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
@@ -286,6 +286,28 @@ def test_cuda_units_without_an_architecture_are_refused(tmp_path: Path) -> None:
     assert caught.value.advice.endswith("--without _vllm_fa3_C")
     graph.check_gencode(graph.Graph(tmp_path, NINJA, ("_C",), units[1:]))
     assert units[1].gencodes == ("arch=compute_110,code=sm_110",)
+
+
+def test_units_that_the_device_cannot_use_are_refused(tmp_path: Path) -> None:
+    def unit(name: str, *codes: str) -> graph.Command:
+        flags = " ".join(f"-gencode arch=compute_90,code={code}" for code in codes)
+        return graph.Command(f"_C/{name}.cu.o", f"CMakeFiles/_C.dir/{name}.cu.o", f"nvcc -x cu {flags}", True)
+
+    good = (
+        unit("family", "sm_120f"),
+        unit("plain", "sm_120"),
+        unit("ptx", "sm_80", "compute_80"),
+        unit("none"),
+    )
+    graph.check_targets(graph.Graph(tmp_path, NINJA, ("_C",), good), 121)
+    bad = (*good, unit("exact", "sm_120a"), unit("other", "sm_100f"))
+    with pytest.raises(
+        UnloadableUnits, match=r"2 CUDA units of _C .* sm_100f, sm_120a, .* capability 12\.1"
+    ) as caught:
+        graph.check_targets(graph.Graph(tmp_path, NINJA, ("_C",), bad), 121)
+    assert "--without _C" in caught.value.advice
+    assert unit("ptx", "sm_80", "compute_80").usable(121)
+    assert not unit("ptx", "sm_80", "compute_80").native(121)
 
 
 def test_costs_learn_from_the_tree_and_not_from_cache_hits(tmp_path: Path) -> None:

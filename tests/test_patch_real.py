@@ -15,7 +15,7 @@ from build_recipes.patching.intents import cmake
 
 PLACES = Places.from_environment()
 pytestmark = pytest.mark.network
-ALL = ["P1", "P2", "P3", "P4", "P5", "P7", "P8", "P9"]
+ALL = ["P1", "P2", "P3", "P4", "P5", "P7", "P8", "P9", "P10", "P11"]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,11 @@ def test_what_the_unpatched_tree_does_wrong_is_seen(pristine: Path) -> None:
     assert "Not Supported" in found["total-memory"].why
     assert "AssertionError" in found["profiling-warns"].why
     assert "setup.py insists on _vllm_fa3_C" in found["fa3-only-for-hopper"].why
+    assert (
+        "for 10.0, torch_api.cpp is compiled to ['sm_100a'], nothing of which 103 runs"
+        in found["loads-in-family"].why
+    )
+    assert found["loads-on-orin"].holds  # the kernel came with 0.28.0
     kernels = found["no-empty-kernels"].why
     assert "on 110, cutlass_scaled_mm_azp calls cutlass_scaled_mm_azp_sm80" in kernels
     assert "enable_sm100_only leaves sm100 kernels empty for __CUDA_ARCH__ 1100" in kernels

@@ -272,6 +272,12 @@ class CanaryFailed(ArmoryError):
     exit_code = 56
 
 
+class UnloadableUnits(ArmoryError):
+    """CUDA units whose code the device can neither load nor compile, seen before the first one is compiled."""
+
+    exit_code = 57
+
+
 # -- verdicts ------------------------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.audit.scan import Target
 from build_recipes.build.compiling.costs import Cost, expected, unit_name
+from build_recipes.facts import architectures
 from build_recipes.kit import process
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import UngatedUnits
+from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,32 @@ class Command:
         return tuple(re.findall(r"-gencode[= ](?:\")?(arch=[^ \"]+)", self.command))
 
     @property
-    def targets(self) -> tuple[Target, ...]:
-        """What device code the unit is to hold."""
+    def codes(self) -> tuple[str, ...]:
+        """What device code it is to hold: ``sm_110f``, ``compute_80``."""
         return tuple(
-            Target("sass" if kind == "sm" else "ptx", int(arch), suffix, "")
+            code
             for gencode in self.gencodes
-            for kind, arch, suffix in re.findall(
-                r"\b(sm|compute)_(\d+)([af]?)", gencode.partition("code=")[2]
-            )
+            for code in re.findall(r"\b(?:sm|compute)_\d+[af]?", gencode.partition("code=")[2])
+        )
+
+    @property
+    def targets(self) -> tuple[tuple[str, int, str], ...]:
+        """`codes` as kind (``sm`` or ``compute``), number and suffix."""
+        matches = (re.fullmatch(r"(sm|compute)_(\d+)([af]?)", code) for code in self.codes)
+        return tuple((match[1], int(match[2]), match[3]) for match in matches if match)
+
+    def native(self, capability: int) -> bool:
+        """Whether it holds machine code that a GPU of a capability loads."""
+        return any(
+            architectures.loads(n, suffix, capability) for kind, n, suffix in self.targets if kind == "sm"
+        )
+
+    def usable(self, capability: int) -> bool:
+        """Whether a GPU of a capability loads it, or its driver compiles it."""
+        return self.native(capability) or any(
+            architectures.compiles(n, suffix, capability)
+            for kind, n, suffix in self.targets
+            if kind == "compute"
         )
 
 
@@ -101,6 +119,25 @@ def check_gencode(graph: Graph, host_code: Sequence[str] = ()) -> None:
             f"{len(ungated)} CUDA units of {', '.join(modules)} have no -gencode: nvcc would compile them for its "
             f"default architecture, which the device cannot load. First: {ungated[0].unit}",
             "leave the module out: --without " + ",".join(modules),
+        )
+
+
+def check_targets(graph: Graph, capability: int) -> None:
+    """Refuse CUDA units that hold nothing the device can use, before any of them is compiled.
+
+    :param capability: of the device's GPU, 110 for 11.0.
+    :raises UnloadableUnits: with their number, modules and what they would be compiled to.
+    """
+    useless = [unit for unit in graph.cuda_units if unit.targets and not unit.usable(capability)]
+    if useless:
+        modules = sorted({unit.unit.split("/")[0] for unit in useless})
+        codes = sorted({code for unit in useless for code in unit.codes})
+        raise UnloadableUnits(
+            f"{len(useless)} CUDA units of {', '.join(modules)} would be compiled to {', '.join(codes)}, which a GPU "
+            f"of capability {capability // 10}.{capability % 10} cannot load. First: {useless[0].unit}",
+            "leave the module out, which makes the wheel a partial one: --without "
+            + ",".join(modules)
+            + "; or add a patch for its list of architectures (docs/add-a-patch.md)",
         )
 
 

@@ -216,6 +216,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
 
     :param began: `time.monotonic` value from which the time box counts: the start of the whole build.
     :raises UngatedUnits: CUDA units without an architecture, before anything is compiled.
+    :raises UnloadableUnits: CUDA units for another GPU, before anything is compiled.
     :raises CompileFailed: a unit does not compile.
     :raises KilledByOom: the kernel ended a compiler.
     :raises Checkpointed: the time box ended.
@@ -228,6 +229,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     wanted = [part.module.target for part in found if part.made not in (None, Kind.RUST)]
     graph = graphs.read_graph(folder, made.python.parent / "ninja", wanted)
     graphs.check_gencode(graph, facts().host_code_units)
+    graphs.check_targets(graph, plan.device.number)
     journal = plan.tree / "units.jsonl"
     history = learned(journal)
     if graph.commands:

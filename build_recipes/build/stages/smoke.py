@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_recipes.audit.coverage import loads
 from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.compiling.costs import Cost, expected, learned
 from build_recipes.build.compiling.graph import Command, Graph
@@ -104,7 +103,7 @@ def sample(graph: Graph, device: Device, history: dict[str, Cost]) -> Command:
 
     :raises AuditFailed: there is none.
     """
-    native = [unit for unit in graph.cuda_units if any(loads(target, device) for target in unit.targets)]
+    native = [unit for unit in graph.cuda_units if unit.native(device.number)]
     if not native:
         raise AuditFailed(
             f"no unit of {', '.join(graph.targets)} is compiled to SASS that loads on {device.title}",

@@ -34,7 +34,7 @@ _FLASH_CMAKE = (*_VLLM_CMAKE, "csrc/flash_attn/src/*.cu!", "hopper/**/*.cu!")
 
 def intents() -> dict[str, Intent]:
     """All checks by name."""
-    from build_recipes.patching.intents import kernels, modules, platforms
+    from build_recipes.patching.intents import kernels, modules, platforms, targets
 
     flash = {"vllm-flash-attn": _FLASH_CMAKE}
     guards = ("csrc/**/*sm100*", "csrc/**/*sm120*", "csrc/**/cutlass_extensions/common.hpp")
@@ -64,6 +64,8 @@ def intents() -> dict[str, Intent]:
         ),
         "native-fa2": Intent(modules.native_fa2, flash),
         "native-fa2-datacenter": Intent(modules.native_fa2_datacenter, flash),
+        "loads-in-family": Intent(targets.in_family, {"vllm": _VLLM_CMAKE}),
+        "loads-on-orin": Intent(targets.on_orin, {"vllm": _VLLM_CMAKE}),
         "no-empty-kernels": Intent(
             kernels.no_empty_kernels, {"vllm": (*_VLLM_CMAKE, *guards, "csrc/**/scaled_mm_entry.cu")}
         ),

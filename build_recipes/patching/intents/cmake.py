@@ -32,7 +32,7 @@ function(Python_add_library name)
 endfunction()
 macro(include _file)
   if("${_file}" STREQUAL "FetchContent")
-  elseif("${_file}" MATCHES "/external_projects/")
+  elseif("${_file}" MATCHES "/external_projects/" AND NOT "${_file}" MATCHES "/(${ARMORY_EXTERNAL})[.]cmake$")
     message(NOTICE "@other|${_file}")
   else()
     _include(${_file} ${ARGN})
@@ -45,6 +45,11 @@ macro(set_property scope)
     foreach(_src IN LISTS SP_SOURCE)
       message(NOTICE "@gencode|${_src}|${_flag}")
     endforeach()
+  endif()
+endmacro()
+macro(file _kind)  # a tree that is asked is not written to, and external trees are not here to be read
+  if(NOT "${_kind}" MATCHES "^(WRITE|APPEND|READ|MAKE_DIRECTORY)$")
+    _file(${_kind} ${ARGN})
   endif()
 endmacro()
 macro(execute_process)
@@ -94,20 +99,23 @@ class Evaluation:
         return {value.rsplit("code=", 1)[-1] for value in self.gencode.get(source, ())}
 
 
-def evaluate(tree: Path, archs: str, *, nvcc: str = "13.0.88", given: bool = False) -> Evaluation:
+def evaluate(
+    tree: Path, archs: str, *, nvcc: str = "13.0.88", given: bool = False, external: tuple[str, ...] = ()
+) -> Evaluation:
     """Evaluate the CMakeLists.txt of ``tree``; trees that are alike to CMake are evaluated once.
 
     :param archs: architectures, ``11.0`` or ``8.7;9.0``, as TORCH_CUDA_ARCH_LIST has them.
     :param given: hand them over as CUDA_ARCHS, as vLLM does to the trees it includes, not as flags of torch.
+    :param external: names of ``cmake/external_projects`` files that are evaluated with it.
     :raises ConfigureFailed: cmake stopped.
     """
-    key = (_inputs(tree), archs, nvcc, given)
+    key = (_inputs(tree), archs, nvcc, given, external)
     if key not in _known:
-        _known[key] = _evaluate(tree, archs, nvcc, given)
+        _known[key] = _evaluate(tree, archs, nvcc, given, external)
     return _known[key]
 
 
-_known: dict[tuple[str, str, str, bool], Evaluation] = {}
+_known: dict[tuple[str, str, str, bool, tuple[str, ...]], Evaluation] = {}
 
 
 def _inputs(tree: Path) -> str:
@@ -121,7 +129,7 @@ def _inputs(tree: Path) -> str:
     return digest.hexdigest()
 
 
-def _evaluate(tree: Path, archs: str, nvcc: str, given: bool) -> Evaluation:
+def _evaluate(tree: Path, archs: str, nvcc: str, given: bool, external: tuple[str, ...]) -> Evaluation:
     gencode = " ".join(
         f"-gencode arch=compute_{a},code=sm_{a}" for a in (x.replace(".", "") for x in archs.split(";"))
     )
@@ -130,12 +138,17 @@ def _evaluate(tree: Path, archs: str, nvcc: str, given: bool) -> Evaluation:
         folder = Path(name)
         script = folder / "evaluate.cmake"
         silent = "".join(f"function({word})\nendfunction()\n" for word in _SILENT.split())
+        (folder / "cutlass").mkdir()
+        (folder / "cutlass/cutlass.h").touch()
         script.write_text(silent + _RECORDER, encoding="utf-8")
         done = process.run(
             [
                 _program(),
                 f"-DARMORY_NVCC={nvcc}",
                 f"-DARMORY_GENCODE={gencode}",
+                f"-DARMORY_EXTERNAL={'|'.join(external) or 'none'}",
+                *(f"-D{name}_SOURCE_DIR=/{name}" for name in external),
+                *([f"-DCUTLASS_INCLUDE_DIR={folder}"] if external else []),
                 *([f"-DCUDA_ARCHS={archs}"] if given else []),
                 "-P",
                 script,

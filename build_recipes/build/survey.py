@@ -201,21 +201,16 @@ def fate(command: graphs.Command, capability: int) -> str:
     """What a CUDA unit is on a device: ``native``, ``jit`` (a driver compiles its PTX), ``none``, or ``no target``."""
     if not command.targets:
         return "no target"
-    kinds = [
-        (target.kind, architectures.loads(target.arch, target.suffix, capability),
-         architectures.compiles(target.arch, target.suffix, capability))
-        for target in command.targets
-    ]  # fmt: skip
-    if any(kind == "sass" and loads for kind, loads, _ in kinds):
+    if command.native(capability):
         return NATIVE
-    return JIT if any(kind == "ptx" and compiles for kind, _, compiles in kinds) else NONE
+    return JIT if command.usable(capability) else NONE
 
 
 def strays(command: graphs.Command, capability: int) -> list[str]:
     """The targets of a unit of which nothing runs on a device."""
     if fate(command, capability) != NONE:
         return []
-    return [f"sm_{target.arch}{target.suffix}" for target in command.targets if target.kind == "sass"]
+    return [code for code in command.codes if code.startswith("sm_")]
 
 
 # -- what is written -----------------------------------------------------------------------------

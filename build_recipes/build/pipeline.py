@@ -10,6 +10,7 @@ from build_recipes.build.stages import canary as canaries
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages import gate, publish, record, smoke, sources
 from build_recipes.build.stages.given import check_given
+from build_recipes.build.stages.native import assemble_left
 from build_recipes.build.stages.package import describe, package
 from build_recipes.build.stages.patch import Patched, apply_series
 from build_recipes.build.stages.provision import Provisioned, provision
@@ -56,6 +57,9 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         step("compile", compiling.summary(compiled))
         packaged = package(plan, fetched, patched, made, compiled, theirs=theirs)
         step("package", describe(packaged))
+        native = assemble_left(plan, packaged, started)
+        packaged = native.packaged
+        step("native", native.summary())
         for line in packaged.completeness.lines():
             say(line)
         audited = gate.audit_gate(plan, made, compiled, packaged)

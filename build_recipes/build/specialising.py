@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.audit.families import family_table
 from build_recipes.audit.subject import resolve
 from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.stages.record import tree_lock
@@ -38,6 +39,12 @@ def run(asked: Asked, places: Places) -> list[Result]:
 
     :raises ArmoryError: see `specialise` and `source_of`.
     """
+    unknown = sorted(asked.options.remake - set(family_table().family))
+    if unknown or (asked.options.remake and not asked.options.native):
+        raise UsageError(
+            f"--remake {unknown[0]}: no kernel family is called so" if unknown else "--remake needs ptxas",
+            f"one of: {', '.join(family_table().family)}" if unknown else "leave --slim out",
+        )
     names = [canonical(name) for name in asked.devices] or list(filter(None, [detect()]))
     if not names:
         raise UsageError(

@@ -61,12 +61,13 @@ def audit(
 @task(
     auto_shortflags=False,
     positional=["source"],
-    iterable=["device"],
+    iterable=["device", "remake"],
     help={
         "source": "pypi:VERSION, a .whl file, or a URL with its #sha256=",
         "device": "thor, orin, spark, ... (repeatable; default: this machine)",
         "slim": "only take out what the device cannot use; PTX stays for the driver, no ptxas is needed",
         "keep_ptx": "keep the newest PTX of what the device needs, for GPUs to come",
+        "remake": "for a proof on a GPU: make this kernel family from PTX though SASS is there (repeatable)",
         "jobs": "images to make at once (0: one per core; memory decides below that)",
         "time_box": "stop at a checkpoint after this long, such as 9m; the same command goes on",
         "json": "print one JSON document on stdout",
@@ -79,6 +80,7 @@ def specialise(
     device: Any = None,
     slim: bool = False,
     keep_ptx: bool = False,
+    remake: Any = None,
     jobs: int = 0,
     time_box: str = "",
     json: bool = False,
@@ -91,7 +93,7 @@ def specialise(
         from build_recipes.kit.paths import Places
         from build_recipes.specialise.wheel import Options
 
-        options = Options(native=not slim, keep_ptx=keep_ptx)
+        options = Options(native=not slim, keep_ptx=keep_ptx, remake=frozenset(remake or ()))
         asked = command.Asked(source, tuple(device or ()), options, jobs, parse_duration(time_box))
         done = command.run(asked, Places.from_environment())
         if json:

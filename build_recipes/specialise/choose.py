@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,20 +56,30 @@ class Choice:
 
 
 def choose(
-    entries: Sequence[Entry], unit: Unit | None, device: Device, *, native: bool, keep_ptx: bool
+    entries: Sequence[Entry],
+    unit: Unit | None,
+    device: Device,
+    *,
+    native: bool,
+    keep_ptx: bool = False,
+    remake: Collection[str] = (),
 ) -> Choice:
     """Choose for one unit, as a driver would: the best SASS that loads, else the newest PTX.
 
     :param unit: what the audit knows of it; None for a container without entries.
     :param native: assemble PTX, instead of leaving it to the driver.
     :param keep_ptx: keep the newest PTX beside SASS, for GPUs to come.
+    :param remake: families whose SASS is taken away first; their PTX is assembled, needed or not.
     """
     families = tuple(unit.families) if unit else ()
-    needed = not families or any(family_table().family[one].needed(device.number) for one in families)
+    again = any(one in remake for one in families)
+    needed = (
+        again or not families or any(family_table().family[one].needed(device.number) for one in families)
+    )
     sass = [
         one
         for one in entries
-        if one.kind == "sass" and architectures.loads(one.arch, one.suffix, device.number)
+        if one.kind == "sass" and architectures.loads(one.arch, one.suffix, device.number) and not again
     ]
     best = max(sass, key=_rank, default=None)
     text = [

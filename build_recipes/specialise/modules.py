@@ -20,6 +20,7 @@ from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
+from build_recipes.sources.lockfile import FilePin
 from build_recipes.specialise import shrink, toolkit
 from build_recipes.specialise.choose import MADE, Choice, choose, nothing_entry
 from build_recipes.specialise.images import Job, Made, Store, entry_points, options_of
@@ -36,12 +37,14 @@ class Unpacking(Wheel):
         super().__init__(path)
         self.folder = folder
         self.views: dict[str, memoryview] = {}
+        self._maps: list[mmap.mmap] = []
 
     def __enter__(self) -> Unpacking:
         return self
 
     def content(self, name: str) -> Content:
         """A member with its digest."""
+        self.release()  # whoever asks for the next member is done with the last
         self.folder.mkdir(parents=True, exist_ok=True)
         digest, place = hashlib.sha256(), self.folder / str(len(self.views))
         with place.open("w+b") as stream:
@@ -50,9 +53,15 @@ class Unpacking(Wheel):
                 stream.write(piece)
             stream.flush()
             size = stream.tell()
-            view = memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)) if size else memoryview(b"")
-        self.views[name] = view
-        return Content(view, digest.digest())
+            if size:
+                self._maps.append(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
+            self.views[name] = memoryview(self._maps[-1] if size else b"")
+        return Content(self.views[name], digest.digest())
+
+    def release(self) -> None:
+        """Give back the memory that the members' content takes now; it is read again where it is wanted."""
+        for one in self._maps:
+            one.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -123,9 +132,24 @@ def cuda_of(found: Sequence[Part]) -> str:
     return max(told, key=lambda text: tuple(map(int, text.split("."))), default="")
 
 
-def plan(
-    found: Sequence[Part], device: Device, *, native: bool, keep_ptx: bool, places: Places, store: Store
-) -> Chosen:
+@dataclass(frozen=True)
+class Making:
+    """What may be made anew, and from what."""
+
+    places: Places
+    store: Store
+    native: bool = True
+    """Assemble PTX that a driver would compile at first use."""
+    pack: bool = True
+    """Pack SASS that is stored plain; with `native` alone."""
+    keep_ptx: bool = False
+    """Keep the newest PTX of needed families, for GPUs to come."""
+    remake: frozenset[str] = frozenset()
+    """Families whose SASS is taken away first, so that it is made from PTX: a proof on a GPU."""
+    offline: bool = False
+
+
+def plan(found: Sequence[Part], device: Device, how: Making) -> Chosen:
     """Choose every unit's images for a device; what has to be made is a job, with its input in the store.
 
     :raises ToolchainMismatch: the ptxas that goes with some PTX is not known.
@@ -135,18 +159,19 @@ def plan(
         rows = chosen.choices[part.path] = []
         all_entries = [one for row in part.containers for one in row.entries]
         for number, (unit, row) in enumerate(zip(part.units, part.containers, strict=True)):
-            one = choose(row.entries, unit, device, native=native, keep_ptx=keep_ptx)
+            one = choose(
+                row.entries, unit, device, native=how.native, keep_ptx=how.keep_ptx, remake=how.remake
+            )
             rows.append(one)
             name = f"{part.path.rpartition('/')[2].split('.')[0]}/{number}"
-            for entry in _to_make(one) if native else ():
+            for entry in _to_make(one) if how.native and (how.pack or one.make) else ():
                 told = written_by(row.entries) or written_by(all_entries)
                 version = toolkit.version_for(entry.version, told) if entry.kind == "ptx" else told
                 if version not in assemblers and (entry.kind == "ptx" or version in toolkit.known()):
-                    assemblers[version] = toolkit.assembler(version, places)
+                    assemblers[version] = toolkit.assembler(version, how.places, offline=how.offline)
                 if version in assemblers:
-                    job = _job(name, entry, device, assemblers[version])
-                    _offer(job, entry, store)
-                    chosen.jobs[part.path, number] = job
+                    job = chosen.jobs[part.path, number] = _job(name, entry, device, assemblers[version])
+                    _offer(job, entry, how.store)
     return chosen
 
 
@@ -210,6 +235,12 @@ def write(
     return done
 
 
+def missing(chosen: Iterable[Chosen], store: Store) -> list[Job]:
+    """The jobs whose image is not in the store, each once."""
+    jobs = {job.key: job for one in chosen for job in one.jobs.values() if store.get(job) is None}
+    return list(jobs.values())
+
+
 def made_images(chosen: Chosen, store: Store) -> tuple[dict[tuple[str, int], bytes], dict[str, Made]]:
     """The entries of all jobs from the store, and what is told of those that were assembled, by name.
 
@@ -222,3 +253,31 @@ def made_images(chosen: Chosen, store: Store) -> tuple[dict[tuple[str, int], byt
             raise KeyError(job.name)
         entries[place], told[job.name] = found
     return entries, told
+
+
+def rewritten(
+    wheel: Unpacking,
+    found: Sequence[Part],
+    chosen: Chosen,
+    images: Mapping[tuple[str, int], bytes],
+    folder: Path,
+) -> dict[str, bytes | Path]:
+    """Write every module whose images change (see `write`), below a folder: member to file."""
+    done: dict[str, bytes | Path] = {}
+    for part in found:
+        rows = zip(part.containers, chosen.choices[part.path], strict=True)
+        stays = all([*map(id, row.entries)] == [*map(id, one.keep)] for row, one in rows)
+        if part.layout is None or (stays and not any(path == part.path for path, _ in chosen.jobs)):
+            continue
+        target = folder / part.path
+        write(part, chosen, images, target)
+        target.chmod(wheel.members[part.path].external_attr >> 16 & 0o777 or 0o644)
+        done[part.path] = target
+        wheel.release()
+    return done
+
+
+def toolkits(chosen: Chosen) -> list[tuple[FilePin, str]]:
+    """NVIDIA's wheels that the jobs use, by version, with the SHA-256 of the ptxas in them."""
+    used = {job.assembler.version: job.assembler for job in chosen.jobs.values()}
+    return [(one.wheel, one.sha256) for _, one in sorted(used.items())]

@@ -140,10 +140,11 @@ def write(old: Layout, containers: Sequence[Buffer], stream: BinaryIO) -> Writte
     :raises PackageFailed: they need more room than the old ones had.
     """
     code, align = old.code, old.align
-    offsets, end = [], -code.address % align
+    offsets, end = [], 0
     for one in containers:
+        end += -(code.address + end) % align
         offsets.append(end)
-        end += len(one) + -len(one) % align
+        end += len(one)
     if end > code.size:
         raise PackageFailed(
             f"{old.elf.name}: {end} bytes of device code do not fit into the {code.size} that were there",
@@ -168,10 +169,11 @@ def write(old: Layout, containers: Sequence[Buffer], stream: BinaryIO) -> Writte
         if wrapper.row is None or any(old.elf.data[at : at + 8]):
             patch(at, address)
     stream.write(head)
-    stream.write(bytes(-code.address % align))
-    for one in containers:
+    at = 0
+    for one, offset in zip(containers, offsets, strict=True):
+        stream.write(bytes(offset - at))
         stream.write(one)
-        stream.write(bytes(-len(one) % align))
+        at = offset + len(one)
     left = code.size - end - removed
     for size in [_PIECE] * (left // _PIECE) + [left % _PIECE]:
         stream.write(bytes(size))

@@ -23,7 +23,7 @@ from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 from build_recipes.specialise import modules, papers, patches
-from build_recipes.specialise.images import Assemble, Job, Store, as_document
+from build_recipes.specialise.images import Assemble, Store, as_document
 from build_recipes.wheelhouse.index import write_index
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 
@@ -38,6 +38,8 @@ class Options:
     """Assemble PTX that a driver would compile at first use, and pack SASS that is stored plain."""
     keep_ptx: bool = False
     """Keep the newest PTX of needed families, for GPUs to come."""
+    remake: frozenset[str] = frozenset()
+    """Families (families.toml) that are made from PTX even where the wheel has SASS: a proof on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,13 @@ def specialise(
         for name in names:
             step("audit", f"{source.name} on {name}: {before.devices[name].verdict}")
         parts = modules.parts(wheel, before)
-        chosen = {
-            name: modules.plan(
-                parts,
-                device(name),
-                native=options.native,
-                keep_ptx=options.keep_ptx,
-                places=places,
-                store=store,
-            )
-            for name in names
-        }
-        jobs = {
-            job.key: job for one in chosen.values() for job in one.jobs.values() if store.get(job) is None
-        }
+        how = modules.Making(
+            places, store, native=options.native, keep_ptx=options.keep_ptx, remake=options.remake
+        )
+        chosen = {name: modules.plan(parts, device(name), how) for name in names}
+        jobs = modules.missing(chosen.values(), store)
         if jobs:
-            assemble(list(jobs.values()), store)
+            assemble(jobs, store)
         done = []
         for name in names:
             started = time.monotonic()
@@ -153,16 +146,11 @@ class _Maker:
     ) -> Result:
         remove_tree(self.work)
         entries, told = modules.made_images(chosen, store)
-        put: dict[str, bytes | Path] = {}
-        for part in parts:
-            if part.layout is not None:
-                target = self.work / "new" / part.path
-                modules.write(part, chosen, entries, target)
-                target.chmod(self.wheel.members[part.path].external_attr >> 16 & 0o777 or 0o644)
-                put[part.path] = target
+        put = modules.rewritten(self.wheel, parts, chosen, entries, self.work / "new")
         patched = patches.apply(self.wheel, self.device, self.work / "patched")
         put |= patched.files
-        version = version_of(self.wheel.version, modules.cuda_of(parts), self.name, self.options.native)
+        kind = "remade" if self.options.remake else "native" if self.options.native else "slim"
+        version = version_of(self.wheel.version, modules.cuda_of(parts), self.name, kind)
         story = papers.Story(
             source=self.wheel.path.name,
             sha256=self.digest,
@@ -170,7 +158,7 @@ class _Maker:
             device=self.name,
             native=self.options.native,
             keep_ptx=self.options.keep_ptx,
-            toolkits=_toolkits(chosen.jobs.values()),
+            toolkits=modules.toolkits(chosen),
             images=told,
             patches=patched.applied,
             changed=sorted(put),
@@ -231,10 +219,11 @@ class _Maker:
         step("wheel", f"{result.wheel.name}, {size(result.size)}, {result.after.verdict}")
 
 
-def version_of(version: str, toolkit: str, name: str, native: bool) -> str:
+def version_of(version: str, toolkit: str, name: str, kind: str) -> str:
     """The version of a specialised wheel: ``0.33.0+cu130.thor.native``.
 
     :param toolkit: the version of CUDA that made its images (``13.0.88``); not told where it is empty.
+    :param kind: ``native``, ``slim`` or ``remade``.
     """
     found = Version(version)
     words = found.local.split(".") if found.local else []
@@ -242,7 +231,7 @@ def version_of(version: str, toolkit: str, name: str, native: bool) -> str:
         words = ["cu" + "".join(toolkit.split(".")[:2])]
     if name not in words:
         words.append(name)
-    words.append("native" if native else "slim")
+    words.append(kind)
     return f"{found.public}+{'.'.join(words)}"
 
 
@@ -292,11 +281,6 @@ def _platform(audit: Audit) -> str:
     if not any(one.id == "glibc" for one in audit.findings) or len(machines) != 1:
         return ""
     return f"manylinux_{audit.glibc.replace('.', '_')}_{machines.pop()}"
-
-
-def _toolkits(jobs: Any) -> list[tuple[Any, str]]:
-    used: dict[str, Job] = {job.assembler.version: job for job in jobs}
-    return [(job.assembler.wheel, job.assembler.sha256) for _, job in sorted(used.items())]
 
 
 def _installed(wheel: Path) -> int:

@@ -6,6 +6,7 @@ tests and by the atheris run (fuzz_atheris.py).
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from build_recipes.audit import closure, scan
@@ -14,6 +15,7 @@ from build_recipes.formats.elf import Elf
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.errors import ArmoryError
+from build_recipes.specialise import shrink
 from build_recipes.wheelhouse import provenance
 
 
@@ -62,3 +64,24 @@ def read_document(data: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def rewrite_module(data: bytes) -> str:
+    """Rewrite a module with the first image of each unit: what became of it.
+
+    Refused, left as it is, or rewritten so that the comparison with the source holds.
+    """
+    try:
+        elf = Elf(data, "fuzzed")
+        layout = shrink.layout(elf)
+        if layout is None:
+            return "no device code"
+        entries = [[one.raw for one in row.container.entries[:1]] for row in layout.wrappers]
+        stream = io.BytesIO()
+        shrink.write(layout, [fatbin.packed(row) for row in entries], stream)
+        shrink.check(elf, Elf(stream.getvalue(), "written"), entries)
+    except ArmoryError:
+        return "refused"
+    except shrink.Fixed:
+        return "left as it is"
+    return "rewritten"

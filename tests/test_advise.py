@@ -37,10 +37,12 @@ def test_the_official_wheel_is_preferred_where_it_runs(
     assert advice.say.startswith("use the official wheel")
     assert "compiled by the driver" in advice.say
     assert advice.command == "pip install vllm==0.12.0"
-    assert [choice.kind for choice in advice.choices] == ["official", "local", "build"]
+    assert [choice.kind for choice in advice.choices] == ["official", "specialise", "local", "build"]
     assert advice.choices[0].driver == "13.0"
     assert advice.choices[0].first_start_s > 0
-    assert advice.choices[2].build_s > 600
+    assert advice.choices[3].build_s > 600
+    assert advice.choices[1].size > 0 and advice.choices[1].build_s * 100 > 10
+    assert "./inv specialise pypi:0.12.0 --device thor" in advice.say
 
 
 def test_a_wheel_at_hand_comes_before_a_build(
@@ -53,7 +55,7 @@ def test_a_wheel_at_hand_comes_before_a_build(
     advice = advise("v0.12.0", "thor", places)
     assert advice.take == "local"
     assert mine.name in advice.say
-    assert len(advice.choices) == 4  # official, mine, smoke, build
+    assert len(advice.choices) == 5  # official, specialised, mine, smoke, build
 
 
 def test_a_build_is_advised_where_nothing_else_does(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ def test_a_broken_wheel_at_hand_is_weighed_as_such(places: Places, monkeypatch: 
     (places.wheels / "vllm-0.12.0+x-py3-none-any.whl").write_bytes(b"half")
     advice = advise("v0.12.0", "thor", places)
     assert advice.take == "build"
-    assert advice.choices[1].verdict == "not usable"
+    assert [one.verdict for one in advice.choices[1:3]] == ["not usable"] * 2
 
 
 def test_what_cannot_be_advised(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from wheel_maker import make_wheel
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.scan import read_module
 from build_recipes.build.compiling.assemble import assemble
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
+from build_recipes.build.stages.native import assemble_left
+from build_recipes.build.stages.package import Packaged
 from build_recipes.facts.device import device, devices
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import Elf, mapped
@@ -324,6 +329,40 @@ def test_ptx_is_made_native_resumed_and_not_made_twice(tmp_path: Path) -> None:
     assert stamp == sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache/images").rglob("*.entry"))
     manifest = json.loads(thor.manifest.read_text())
     assert {row["ptxas"] for row in manifest["images"].values()} == {"13.0.88"}
+
+
+@pytest.mark.network
+def test_our_own_wheel_is_left_nothing_to_the_driver(tmp_path: Path) -> None:
+    """The stage after the link: PTX alone becomes SASS, the wheel keeps its name, a second run has nothing to do."""
+    places = places_in(tmp_path)
+    (tmp_path / "cache").mkdir()
+    for name in ("downloads", "toolkits"):
+        (tmp_path / "cache" / name).symlink_to(getattr(Places.from_environment(), name))
+    plan = make_plan(Request(tag="v0.12.0", device="thor"), places)
+    source = make_wheel(
+        tmp_path, {"vllm/_C.abi3.so": (DATA / "aarch64.so").read_bytes()}, version=plan.wheel_version,
+        tag="cp38-abi3-manylinux_2_34_aarch64",
+    )  # fmt: skip
+    packaged = Packaged(source, plan.wheel_version, "", (2, 34), None, 0.0)  # type: ignore[arg-type]
+    assert "runs with JIT" in audit_wheel(source, ["thor"]).devices["thor"].verdict
+    done = assemble_left(plan, packaged, time.monotonic())
+    assert (done.packaged.wheel.name, done.images) == (source.name, 1)
+    audit = audit_wheel(done.packaged.wheel, ["thor"])
+    assert audit.devices["thor"].verdict == "ready" and not audit.failing()
+    assert not any(name.startswith("compute_") for name in audit.modules[0].code)
+    assert assemble_left(plan, done.packaged, time.monotonic()).images == 0
+
+
+def test_an_image_is_made_again_for_a_proof() -> None:
+    """--remake: the SASS that loads is taken away, and what runs instead was made from the PTX."""
+    with mapped(DATA / "aarch64.so") as elf:
+        (unit, *_) = read_module("vllm/_C.abi3.so", Content(elf.data, b""), 0).units
+        layout = shrink.layout(elf)
+        assert layout is not None
+        entries = layout.wrappers[0].container.entries
+        found = choose(entries, unit, device("gh200"), native=True, remake=["layernorm"])
+        assert (found.what, found.make and found.make.name) == (MADE, "compute_80")
+        assert choose(entries, unit, device("gh200"), native=True, remake=["marlin"]).what == NATIVE
 
 
 @pytest.mark.network

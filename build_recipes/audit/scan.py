@@ -42,6 +42,8 @@ class Unit:
     """Target to family to kernels with code and without. PTX compiles to the kernels of its unit."""
     size: int = 0
     """Decoded bytes."""
+    sizes: dict[Target, tuple[int, int]] = field(default_factory=dict)
+    """Target to decoded bytes, and bytes in the file."""
 
     @property
     def families(self) -> dict[str, int]:
@@ -199,6 +201,8 @@ def _device_code(module: Module, elf: Elf, wanted: frozenset[int] | None) -> Non
         target = Target(entry.kind, entry.arch, entry.suffix, isa)
         unit = units[entry.unit]
         unit.size += entry.size
+        before = unit.sizes.get(target, (0, 0))
+        unit.sizes[target] = (before[0] + entry.size, before[1] + len(entry.stored))
         counts[target.name][0] += 1
         counts[target.name][1] += entry.size
         found = unit.targets.setdefault(target, {})

@@ -19,8 +19,11 @@ from build_recipes.audit.families import family_table
 from build_recipes.facts import device as device_table
 from build_recipes.facts.device import Device
 from build_recipes.formats.wheel import incomplete
+from build_recipes.kit import console
 from build_recipes.kit.errors import ArmoryError, NetworkError, NotAWheel, UnknownTag, UsageError
+from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
+from build_recipes.specialise.estimate import estimate
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Choice:
     """One way to get vLLM onto the device."""
 
     kind: str
-    """``official``, ``local`` or ``build``."""
+    """``official``, ``specialise`` (the official one made into one for the device), ``local`` or ``build``."""
     name: str
     verdict: str
-    """The audit's word; empty for a build."""
+    """The audit's word; empty for what has to be made first."""
     why: tuple[str, ...]
     native: tuple[str, ...] = ()
     """Kernel families with code for the device."""
@@ -45,7 +48,7 @@ class Choice:
     first_start_s: float = 0
     """CPU seconds of compiling, all families together (the driver does each when it is first used)."""
     build_s: float = 0
-    """Seconds a build takes on this machine."""
+    """Seconds that making it takes on this machine."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,38 @@ def advise(tag: str, name: str, places: Places) -> Advice:
         version = str(Version(tag.removeprefix("v")))
     except InvalidVersion as error:
         raise UnknownTag(f"'{tag}' is no release tag", "write --tag v0.33.0") from error
-    official = _official(version, name, entry, places)
+    official, special = _official(version, name, entry, places)
     local = _local(version, name, places)
     built = _build(f"v{version}", name, places)
-    return _weigh(f"v{version}", name, official, local, built)
+    return _weigh(f"v{version}", name, official, [special, *local], built)
 
 
-def _official(version: str, name: str, entry: Device, places: Places) -> Choice:
+def _official(version: str, name: str, entry: Device, places: Places) -> tuple[Choice, Choice]:
+    """The official wheel as it is, and what `invoke specialise` would make of it."""
+    what = f"pypi:{version} for {name}"
     try:
         wheel = subject.official(version, places, entry.machine)
     except (NotAWheel, NetworkError) as error:
-        return Choice("official", f"vllm {version} from PyPI", NOT_USABLE, (str(error.args[0]),))
-    return _judged("official", audit_wheel(wheel, [name]), name, wheel.stat().st_size)
+        why = (str(error.args[0]),)
+        missing = Choice("official", f"vllm {version} from PyPI", NOT_USABLE, why)
+        return missing, Choice("specialise", what, NOT_USABLE, why)
+    audit = audit_wheel(wheel, [name])
+    official = _judged("official", audit, name, wheel.stat().st_size)
+    if official.verdict == NOT_USABLE:
+        return official, Choice("specialise", what, NOT_USABLE, official.why)
+    expected = estimate(audit, entry)
+    gone = (f"not there: {', '.join(official.absent)}",) if official.absent else ()
+    return official, Choice(
+        kind="specialise",
+        name=what,
+        verdict="",
+        why=gone,
+        native=(*official.native, *official.jit),
+        absent=official.absent,
+        size=expected.size,
+        torch=official.torch,
+        build_s=expected.cpu_s / Host.this().cores,
+    )
 
 
 def _local(version: str, name: str, places: Places) -> list[Choice]:
@@ -153,8 +176,9 @@ def _build(tag: str, name: str, places: Places) -> Choice:
     return Choice("build", plan.wheel_version, "", (), torch=f"=={plan.torch.version}", build_s=seconds)
 
 
-def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Choice) -> Advice:
-    choices = (official, *local, built)
+def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: Choice) -> Advice:
+    choices = (official, *others, built)
+    special, *local = others
     usable = [one for one in local if one.verdict != NOT_USABLE and not incomplete(one.name.split("-")[1])]
     build = f"./inv build --tag {tag} --device {name}"
     if official.verdict != NOT_USABLE:
@@ -165,6 +189,11 @@ def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Ch
             say += f"; {', '.join(official.jit)} are compiled by the driver when first used"
         if official.absent:
             say += f"; it lacks {', '.join(official.absent)}"
+        if official.jit:
+            say += (
+                f". Nothing is left to the driver in about {console.size(special.size)} after about"
+                f" {console.duration(special.build_s)}: ./inv specialise pypi:{tag[1:]} --device {name}"
+            )
         return Advice(tag, name, "official", say, f"pip install vllm=={tag[1:]}", choices)
     why = official.why[0] if official.why else "it is not usable"
     if usable:
@@ -180,14 +209,14 @@ def _weigh(tag: str, name: str, official: Choice, local: list[Choice], built: Ch
 
 def show(advice: Advice) -> None:
     """Print an advice for people."""
-    from build_recipes.kit import console
-
     rows = [
         [
             one.kind,
             one.name,
             one.verdict or f"about {console.duration(one.build_s)}",
-            f"{len(one.native)} / {len(one.jit)} / {len(one.absent)}" if one.kind != "build" else "",
+            f"{len(one.native)} / {len(one.jit)} / {len(one.absent)}"
+            if one.native or one.jit or one.absent
+            else "",
             console.size(one.size) if one.size else "",
             f"torch{one.torch}" if one.torch else "",
             f"CUDA {one.driver}" if one.driver else "",

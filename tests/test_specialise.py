@@ -22,7 +22,7 @@ from cuobjdump import cuobjdump, listing
 from wheel_maker import make_wheel
 
 from build_recipes.audit.audit import audit_wheel
-from build_recipes.audit.scan import read_module
+from build_recipes.audit.scan import Target, Unit, read_module
 from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
@@ -86,7 +86,7 @@ def shrunk(module: Path, name: str, target: Path) -> list[list[fatbin.Buffer]]:
         ("thor", False, [NATIVE, JIT, FOREIGN]),
         ("thor", True, [NATIVE, MADE, FOREIGN]),
         ("orin", True, [MADE, MADE, FOREIGN]),  # sm_80 does not load on a Tegra
-        ("gh200", True, [NATIVE, UNNEEDED, NATIVE]),  # FlashAttention 2 is not for 9.0
+        ("gh200", True, [NATIVE, JIT, NATIVE]),  # FlashAttention 2 is seldom taken on 9.0
         ("spark", False, [JIT, JIT, FOREIGN]),
     ],
 )
@@ -233,7 +233,6 @@ def source_wheel(folder: Path, **more: bytes) -> Path:
     members = {
         "vllm/__init__.py": b"x = 1\n",
         "vllm/_C.abi3.so": (DATA / "aarch64.so").read_bytes(),
-        "vllm/cumem.abi3.so": (DATA.parent / "inspect" / "libcudart.so.13").read_bytes(),
         **more,
     }
     return make_wheel(folder, members, version="0.33.0", tag="cp38-abi3-manylinux_2_34_aarch64")
@@ -281,7 +280,7 @@ def test_a_slim_wheel_is_whole_named_and_for_its_device_alone(tmp_path: Path) ->
         info = made.dist_info
         notice = b"".join(made.pieces(f"{info}/licenses/NOTICE.vllm-armory")).decode()
         document = json.loads(b"".join(made.pieces(f"{info}/sboms/vllm-armory-specialise.cdx.json")))
-    assert "vllm/_C.abi3.so" in notice and source.name in notice and "cumem" not in notice
+    assert "vllm/_C.abi3.so" in notice and source.name in notice
     assert document["metadata"]["component"]["version"] == "0.33.0+cu130.thor.slim"
     manifest = json.loads(one.manifest.read_text())
     assert (
@@ -343,7 +342,7 @@ def test_our_own_wheel_is_left_nothing_to_the_driver(tmp_path: Path) -> None:
         tmp_path, {"vllm/_C.abi3.so": (DATA / "aarch64.so").read_bytes()}, version=plan.wheel_version,
         tag="cp38-abi3-manylinux_2_34_aarch64",
     )  # fmt: skip
-    packaged = Packaged(source, plan.wheel_version, "", (2, 34), None, 0.0)  # type: ignore[arg-type]
+    packaged = Packaged(source, plan.wheel_version, "", (2, 34), None, None, 0.0)  # type: ignore[arg-type]
     assert "runs with JIT" in audit_wheel(source, ["thor"]).devices["thor"].verdict
     done = assemble_left(plan, packaged, time.monotonic())
     assert (done.packaged.wheel.name, done.images) == (source.name, 1)
@@ -363,6 +362,13 @@ def test_an_image_is_made_again_for_a_proof() -> None:
         found = choose(entries, unit, device("gh200"), native=True, remake=["layernorm"])
         assert (found.what, found.make and found.make.name) == (MADE, "compute_80")
         assert choose(entries, unit, device("gh200"), native=True, remake=["marlin"]).what == NATIVE
+        text = layout.wrappers[1].container.entries
+        of_cutlass = Unit({Target("ptx", 80, "", "9.0"): {"scaled-mm-c2x": (1, 0)}})
+        assert choose(text, of_cutlass, device("thor"), native=True).what == UNNEEDED, (
+            "an error, no silent garbage"
+        )
+        idle = Unit({Target("sass", 110, "", ""): {"scaled-mm-sm100": (0, 4)}})
+        assert choose(entries, idle, device("thor"), native=True).what == choosing.EMPTY
 
 
 @pytest.mark.network

@@ -17,6 +17,7 @@ class Family(Model, frozen=True):
     names: list[str | list[str]] = msgspec.field(default_factory=list)
     modules: list[str] = msgspec.field(default_factory=list)
     on: list[tuple[int, int]] = msgspec.field(default_factory=lambda: [(0, 10_000)])
+    seldom: list[tuple[int, int]] = msgspec.field(default_factory=list)
     core: bool = False
     jit_seconds: float = 10.0
     """CPU seconds in which a driver compiles one unit's PTX."""
@@ -24,6 +25,10 @@ class Family(Model, frozen=True):
     def needed(self, capability: int) -> bool:
         """Whether a GPU of this capability (110 for 11.0) takes this path."""
         return any(least <= capability <= most for least, most in self.on)
+
+    def possible(self, capability: int) -> bool:
+        """Whether it is needed, or taken there for some models or on request."""
+        return self.needed(capability) or any(least <= capability <= most for least, most in self.seldom)
 
 
 class FamilyTable(Model, frozen=True):

@@ -16,6 +16,7 @@ from build_recipes.formats.fatbin import Entry
 from build_recipes.kit.data import Model, load_toml
 
 NATIVE, MADE, JIT = "native", "made native", "left to the driver"
+"""`JIT`: all of them in a slim wheel; in a native one those of families that the device takes seldom."""
 EMPTY, UNNEEDED, FOREIGN = "only exits", "not needed", "for other GPUs"
 """Why a unit ends with nothing: its SASS only exits; its PTX is of families the device never takes; nothing of it
 runs there."""
@@ -73,9 +74,9 @@ def choose(
     """
     families = tuple(unit.families) if unit else ()
     again = any(one in remake for one in families)
-    needed = (
-        again or not families or any(family_table().family[one].needed(device.number) for one in families)
-    )
+    rows = [family_table().family[one] for one in families]
+    needed = again or not rows or any(one.needed(device.number) for one in rows)
+    possible = needed or any(one.possible(device.number) for one in rows)
     sass = [
         one
         for one in entries
@@ -96,9 +97,9 @@ def choose(
         return Choice(NATIVE, (*kept, *spare), families=families)
     if newest is None:
         return Choice(FOREIGN, families=families)
-    if not needed:
+    if not possible:
         return Choice(UNNEEDED, families=families)
-    if native:
+    if native and needed:
         return Choice(MADE, spare, newest, families)
     return Choice(JIT, (newest,), families=families)
 

@@ -37,11 +37,13 @@ def estimate(audit: Audit, device: Device) -> Estimate:
             best = coverage.best(unit, device)
             text = [one for one in unit.targets if one.kind == "ptx" and coverage.compiles(one, device)]
             newest = max(text, key=lambda one: one.arch, default=None)
-            families = unit.families
-            needed = not families or any(family_table().family[one].needed(device.number) for one in families)
+            rows = [family_table().family[one] for one in unit.families]
+            needed = not rows or any(one.needed(device.number) for one in rows)
             left += sum(stored for target, (_, stored) in unit.sizes.items() if target != best)
             if best is None and newest is not None and needed:
                 ptx += unit.sizes[newest][0]
                 left -= unit.sizes[newest][0] * CUBIN_OF_PTX
+            elif best is None and newest is not None and any(one.possible(device.number) for one in rows):
+                left -= unit.sizes[newest][1]
         size -= left * module.packed / module.size if module.size else 0
     return Estimate(ptx, REWRITE_S + ASSEMBLE_S * ptx / 1e6, round(size))

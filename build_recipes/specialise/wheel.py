@@ -23,6 +23,7 @@ from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 from build_recipes.specialise import modules, papers, patches
+from build_recipes.specialise.choose import JIT as LEFT
 from build_recipes.specialise.images import Assemble, Store, as_document
 from build_recipes.wheelhouse.index import write_index
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
@@ -167,7 +168,9 @@ class _Maker:
         edits = Edits(version=version, platform=_platform(before), put=put)
         made = rewrite(self.wheel.path, self.work / "out", edits, epoch=papers.epoch())
         after = audit_wheel(made, [self.name])
-        gate(before, after, self.name, self.options, {part.path for part in parts if part.kept})
+        whole = {part.path for part in parts if part.kept}
+        whole |= {path for path, units in chosen.choices.items() if any(one.what == LEFT for one in units)}
+        gate(before, after, self.name, self.options, whole)
         result = Result(
             device=self.name,
             wheel=self.places.wheels / made.name,
@@ -238,7 +241,7 @@ def version_of(version: str, toolkit: str, name: str, kind: str) -> str:
 def gate(before: Audit, after: Audit, name: str, options: Options, whole: set[str]) -> None:
     """Refuse a result that lost something, or that does not keep what its name says.
 
-    :param whole: modules whose device code was left as it is.
+    :param whole: modules that may hold PTX: left as they are, or with families that are taken seldom.
     :raises AuditFailed: with the reason.
     """
     known = {one.id for one in before.failing()}

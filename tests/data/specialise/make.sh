@@ -14,8 +14,9 @@ module() {  # compiler, nvcc options, file, linker options
         -gencode arch=compute_90,code=sm_90 -gencode arch=compute_110,code=sm_110 -Xfatbin --compress-mode=none
     unit "$compiler" "$extra" flash text 40 -gencode arch=compute_80,code=compute_80 -gencode arch=compute_75,code=compute_75
     unit "$compiler" "$extra" flash hopper 20 -gencode arch=compute_90a,code=sm_90a
-    "$compiler" -shared -Wl,-z,max-page-size=16384 -o "$file" rms_norm.o text.o hopper.o "$@"
-    rm rms_norm.o text.o hopper.o
+    echo "extern \"C\" void *PyInit__C(void) { return 0; }" | "$compiler" -fPIC -x c++ -c - -o init.o
+    "$compiler" -shared -Wl,-z,max-page-size=16384 -o "$file" rms_norm.o text.o hopper.o init.o "$@"
+    rm rms_norm.o text.o hopper.o init.o
 }
 module aarch64-linux-gnu-g++ "--target-directory=sbsa-linux" aarch64.so
 module g++ "" x86_64.so

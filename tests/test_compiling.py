@@ -323,7 +323,7 @@ def test_costs_learn_from_the_tree_and_not_from_cache_hits(tmp_path: Path) -> No
             "cpu_s": 9.0,
             "rss_kib": 6 * 2**20,
             "cached": False,
-            "killed": True,
+            "oom": True,
         },
     ]
     journal.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"unit": "cut o')

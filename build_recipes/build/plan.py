@@ -20,11 +20,11 @@ from build_recipes.facts import device as device_table
 from build_recipes.facts import versions
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import VersionFacts
+from build_recipes.kit.console import warn
 from build_recipes.kit.errors import (
     CpuTorch,
     GlibcTooNew,
     NotEnoughDisk,
-    NotEnoughMemory,
     TorchCudaMismatch,
     UnsupportedPair,
     UsageError,
@@ -293,16 +293,20 @@ def check_disk(plan: Plan) -> None:
         )
 
 
-def check_memory(plan: Plan, heaviest_gib: float) -> None:
-    """Refuse a compile that cannot end on this machine.
-
-    :param heaviest_gib: peak memory of the heaviest unit.
-    :raises NotEnoughMemory: and which unit's class does not fit.
-    """
+def check_memory(plan: Plan, unit: str, expected_gib: float) -> None:
+    """Warn of a unit that is expected to need more than there is; it is tried alone before anybody is sent away."""
     have = plan.host.memory_gib + plan.host.swap_gib
-    if heaviest_gib > have:
-        raise NotEnoughMemory(
-            f"the heaviest unit takes {heaviest_gib:.1f} GiB; this machine has {have:.1f} GiB of memory and swap",
-            f"add swap: fallocate -l {int(heaviest_gib - have) + 3}G /swapfile && mkswap /swapfile && "
-            "swapon /swapfile; or cross-compile on a larger machine",
+    if expected_gib > have:
+        warn(
+            f"{unit} is expected to take {expected_gib:.1f} GiB; this machine has {have:.1f} GiB of memory and swap: "
+            f"it runs alone, and may be ended by the kernel ({swap_advice(expected_gib - have)})"
         )
+
+
+def swap_advice(missing_gib: float) -> str:
+    """What to type where memory is missing."""
+    size = max(2, int(missing_gib) + 3)
+    return (
+        f"add swap: fallocate -l {size}G /swapfile && mkswap /swapfile && swapon /swapfile; "
+        "or cross-compile on a larger machine"
+    )

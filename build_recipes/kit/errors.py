@@ -187,7 +187,7 @@ class NotEnoughDisk(ArmoryError):
 
 
 class NotEnoughMemory(ArmoryError):
-    """The heaviest unit does not fit this machine's memory."""
+    """A unit ran out of memory although it ran alone."""
 
     exit_code = 45
 
@@ -243,7 +243,7 @@ class CompileFailed(ArmoryError):
 
 
 class KilledByOom(ArmoryError):
-    """The kernel killed a compiler for want of memory."""
+    """A compiler ran out of memory, by the kernel's own count."""
 
     exit_code = 52
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -10,7 +9,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from build_recipes.kit.limits import Machine
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Host:
     """Minor version of the Python that runs, which is the one the build environment is made from."""
     glibc: tuple[int, int]
     cores: int
-    """Cores this process may use (affinity and cgroup quota)."""
+    """Cores this process may use (`limits`)."""
     memory_gib: float
-    """Physical memory, or the cgroup's limit where that is less."""
+    """Memory this process may use (`limits`)."""
     swap_gib: float
     distribution: str
     """``ID`` and ``VERSION_ID`` of os-release."""
@@ -35,15 +34,14 @@ class Host:
     @classmethod
     def this(cls) -> Host:
         """The machine this runs on."""
-        limit = _cgroup_number("memory.max")
-        memory = psutil.virtual_memory().total
+        limits = Machine().limits()
         return cls(
             machine=platform.machine(),
             python=(sys.version_info[0], sys.version_info[1]),
             glibc=_glibc(),
-            cores=_cores(),
-            memory_gib=round(min(memory, limit or memory) / 2**30, 1),
-            swap_gib=round(psutil.swap_memory().total / 2**30, 1),
+            cores=limits.cores,
+            memory_gib=limits.memory_gib,
+            swap_gib=limits.swap_gib,
             distribution=_distribution(),
             python_include=Path(sysconfig.get_path("include")),
         )
@@ -55,25 +53,6 @@ def free_disk(folder: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _cores() -> int:
-    count = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return count
-
-
-def _cgroup_number(name: str) -> int | None:
-    try:
-        text = (Path("/sys/fs/cgroup") / name).read_text().strip()
-        return int(text) if text.isdigit() else None
-    except OSError:
-        return None
 
 
 def _glibc() -> tuple[int, int]:

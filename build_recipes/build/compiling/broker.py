@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
+from build_recipes.kit.limits import Machine
 
 RESERVE_GIB = 1.0
 """Memory never promised to compilers: the rest of the system."""
@@ -41,6 +42,10 @@ class Unit:
     link: socket.socket
     buffer: bytes = b""
     started: float | None = None
+    alone: bool = True
+    """Whether no other unit ran beside it."""
+    oom_kills: int | None = None
+    """The kernel's count of kills for want of memory when it started."""
 
 
 def held_by(pids: Collection[int]) -> dict[int, float]:
@@ -72,6 +77,11 @@ class Finished:
     rss_kib: int
     cached: bool
     killed: bool
+    """Whether SIGKILL ended the compiler itself (a driver exits with 1 when its compiler proper is killed)."""
+    oom: bool = False
+    """Whether it failed and the kernel's own count of kills for want of memory rose while it ran."""
+    alone: bool = False
+    """Whether no other unit ran beside it."""
     output: str = ""
     """The object, as ninja names it."""
     size: int = 0
@@ -103,7 +113,9 @@ class Broker:
     history: dict[str, Cost] = field(default_factory=dict)
     deadline: float | None = None
     on_finished: Callable[[Finished], None] = lambda unit: None
-    free_gib: Callable[[], float] = lambda: psutil.virtual_memory().available / 2**30
+    machine: Machine = field(default_factory=Machine)
+    free_gib: Callable[[], float] | None = None
+    """Memory that can be taken now, GiB; the machine's where it is None."""
 
     waiting: list[Unit] = field(default_factory=list)
     running: list[Unit] = field(default_factory=list)
@@ -183,6 +195,8 @@ class Broker:
             int(message["rss_kib"]),
             bool(message["cached"]),
             killed=code in (-9, 137),
+            oom=code != 0 and self._oom_since(unit),
+            alone=unit.alone,
             output=str(message.get("output", "")),
             size=int(message.get("size", 0)),
             sha256=str(message.get("sha256", "")),
@@ -193,6 +207,10 @@ class Broker:
         self.on_finished(done)
         self._answer(unit)
         self._forget(unit)
+
+    def _oom_since(self, unit: Unit) -> bool:
+        now = self.machine.oom_kills()
+        return now is not None and unit.oom_kills is not None and now > unit.oom_kills
 
     def admit(self) -> None:
         """Let the waiting units start that fit now, once those that come together have all asked."""
@@ -212,7 +230,10 @@ class Broker:
                 if not self._fits(unit, held):
                     continue
             self.waiting.remove(unit)
-            unit.started = time.monotonic()
+            unit.started, unit.oom_kills = time.monotonic(), self.machine.oom_kills()
+            unit.alone = not self.running
+            for other in self.running:
+                other.alone = False
             self.running.append(unit)
             self._answer(unit)
 
@@ -221,7 +242,8 @@ class Broker:
 
     def _fits(self, unit: Unit, held: Mapping[int, float]) -> bool:
         promised = sum(max(0.0, other.cost.gib - held.get(other.pid, 0.0)) for other in self.running)
-        return self.free_gib() - promised - RESERVE_GIB >= unit.cost.gib
+        free = self.free_gib() if self.free_gib else self.machine.available() / 2**30
+        return free - promised - RESERVE_GIB >= unit.cost.gib
 
     def _answer(self, unit: Unit) -> None:
         try:

@@ -88,6 +88,8 @@ class Row(msgspec.Struct, frozen=True):
     wall_s: float = 0.0
     cached: bool = False
     killed: bool = False
+    oom: bool = False
+    alone: bool = False
     ended: float = 0.0
     output: str = ""
     size: int = 0
@@ -134,14 +136,15 @@ def read_journal(journal: Path) -> Iterator[dict[str, Any]]:
 def learned(journal: Path) -> dict[str, Cost]:
     """Costs of units that were really compiled in this tree (cache hits say nothing), the last of each.
 
-    A unit that was killed for want of memory is expected to need a third more than it had.
+    A unit that the kernel ended for want of memory is expected to need a third more than it had, or than was
+    expected of it before anything was known, until it succeeds. However often it is killed, that does not grow.
     """
     known: dict[str, Cost] = {}
     for record in read_journal(journal):
         gib = float(record["rss_kib"]) / 2**20
         if record["code"] == 0 and not record.get("cached"):
             known[record["unit"]] = Cost(float(record["cpu_s"]), gib)
-        elif record.get("killed"):
-            before = expected(record["unit"], known)
+        elif record["oom"]:
+            before = expected(record["unit"])
             known[record["unit"]] = Cost(before.seconds, max(before.gib, gib) * 4 / 3)
     return known

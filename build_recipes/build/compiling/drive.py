@@ -45,6 +45,10 @@ class Outcome:
     """Units that ended well in this run."""
     cached: int
     """Of those, answered by the compiler cache."""
+    oom: bool = False
+    """Whether the kernel's count of kills for want of memory rose while it ran."""
+    counted: bool = True
+    """Whether the kernel counts them."""
     code: int | None = None
     """ninja's exit status; negative for the signal that ended it."""
 
@@ -73,6 +77,7 @@ def drive(
     selector = selectors.DefaultSelector()
     broker.open(selector)
     timed_out = False
+    kills = broker.machine.oom_kills()
     environment = {**env, "ARMORY_BROKER": str(broker.address), "NINJA_STATUS": "[%f/%t] "}
     jobs = broker.cores + (WAITING_MARGIN if deadline is None else min(len(graph.commands), WAITING_IN_BOX))
     begin = log.stat().st_size if log.exists() else 0
@@ -103,6 +108,8 @@ def drive(
         tail=_tail(log, begin),
         finished=len(good),
         cached=sum(unit.cached for unit in good),
+        oom=code != 0 and kills is not None and (broker.machine.oom_kills() or 0) > kills,
+        counted=kills is not None,
         code=code,
     )
 

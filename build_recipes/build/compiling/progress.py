@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import psutil
-
 from build_recipes.build.compiling.costs import Cost, expected
 from build_recipes.kit.console import console, duration, say
 
@@ -45,7 +43,7 @@ class Progress:
             return
         self._drawn = now
         names = ", ".join(unit.name.rsplit("/", 1)[-1] for unit in broker.running) or "waiting"
-        free = psutil.virtual_memory().available / 2**30
+        free = broker.machine.available() / 2**30
         self._status.update(
             f"[{self._done}/{self._total}] {names} | {len(broker.running)}/{broker.cores} jobs | "
             f"{free:.1f} GiB free | {duration(now - self._started)} | about {duration(self.left(broker))} left"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.compiling import outputs
-from build_recipes.build.compiling.broker import Broker, write_record
+from build_recipes.build.compiling.broker import Broker
 from build_recipes.build.compiling.costs import learned, unit_name
 from build_recipes.build.compiling.drive import Outcome, drive, failing_block
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
-from build_recipes.build.plan import Plan, check_memory
+from build_recipes.build.plan import Plan, check_memory, swap_advice
 from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.provision import Provisioned
@@ -30,6 +30,7 @@ from build_recipes.kit.errors import (
     CompileFailed,
     ConfigureFailed,
     KilledByOom,
+    NotEnoughMemory,
     SourceIncomplete,
     UsageError,
 )
@@ -233,7 +234,8 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     journal = plan.tree / "units.jsonl"
     history = learned(journal)
     if graph.commands:
-        check_memory(plan, graph.heaviest(history)[1].gib)
+        unit, cost = graph.heaviest(history)
+        check_memory(plan, unit, cost.gib)
     outcome = run_units(plan, graph, environment, began)
     if outcome.timed_out:
         left = len(graphs.pending(graph))
@@ -283,7 +285,7 @@ def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: f
     return outcome
 
 
-def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom:
+def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEnoughMemory:
     """The error that says why a compile run ended: the unit, its command, its own last lines."""
     command, said = failing_block(outcome.tail)
     log = plan.tree / "logs/compile.log"
@@ -295,18 +297,30 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom:
             f"ninja was ended by signal {-outcome.code} from outside (whole log: {log})",
             "type the same command again; what is finished is kept",
         )
-    killed = bool(outcome.failed and outcome.failed.killed) or re.search(
-        r"died due to signal 9|\bKilled\b|signal 9|Cannot allocate memory|out of memory", words
-    )
-    if killed:
-        if outcome.failed and not outcome.failed.killed:  # g++ exits with 1 when its cc1plus is killed
-            write_record(plan.tree / "units.jsonl", dataclasses.replace(outcome.failed, killed=True))
-        peak = (
-            f"{outcome.failed.rss_kib / 2**20:.1f} GiB" if outcome.failed else "an unknown amount of memory"
-        )
+    unit = outcome.failed
+    peak = f"it held {unit.rss_kib / 2**20:.1f} GiB" if unit else "how much it held is not known"
+    killed = bool(unit and unit.killed) or re.search(r"signal 9|\bKilled\b", words)
+    short = re.search(r"Cannot allocate memory|out of memory", words, re.IGNORECASE)
+    if (unit.oom if unit else outcome.oom) or short:
+        if unit and unit.alone:
+            have = f"{plan.host.memory_gib:.1f} GiB of memory and {plan.host.swap_gib:.1f} GiB of swap"
+            return NotEnoughMemory(
+                f"{name} ran out of memory although it ran alone on {have} ({peak}):\n{words}",
+                swap_advice(unit.rss_kib / 2**20 / 3),
+            )
         return KilledByOom(
-            f"{name} was killed, most likely by the kernel for want of memory (it held {peak}):\n{words}",
-            "type the same command again (the unit now runs with more memory kept free), or add --jobs 1",
+            f"{name} ran out of memory, by the kernel's own count of such kills ({peak}):\n{words}",
+            "type the same command again: the unit now runs with more memory kept free, at last alone",
+        )
+    if killed:
+        known = (
+            ""
+            if outcome.counted
+            else ", perhaps by the kernel for want of memory, which this kernel does not count"
+        )
+        return CompileFailed(
+            f"{name} was killed from outside{known} ({peak}; whole log: {log}):\n{words}",
+            "type the same command again; what is finished is kept",
         )
     return CompileFailed(
         f"{name} did not compile (whole log: {log}).\n  command: {command}\n{words}",

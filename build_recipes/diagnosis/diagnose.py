@@ -1,34 +1,33 @@
-"""What went wrong, from a log: the known failures in it, the first cause first.
+"""What went wrong, from a log: the report to look at, who made it, and the known failure that it is.
 
-Reads logs of builds, of pip, of a vLLM start. A log is read once, in blocks, so memory stays flat; each block
-is searched for a few literal texts before any regex is tried.
+Reads logs of builds, of package managers, of containers, of a vLLM start. A log is read once, in blocks, and what is
+kept of it is bounded (`excerpts`); then its reports are understood (`events`) and weighed (`choose`).
 """
 
 from __future__ import annotations
 
-import collections
-import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from build_recipes.diagnosis.signatures import Index, Rule, known_index, plain
+from build_recipes.diagnosis import blocks, grammar, subject
+from build_recipes.diagnosis.choose import LOGGED, UNIT, WRAPPER, Candidate, candidates
+from build_recipes.diagnosis.events import Event, events
+from build_recipes.diagnosis.excerpts import Excerpts, collect
+from build_recipes.diagnosis.prefix import Line, strip
+from build_recipes.diagnosis.signatures import Index, known_index
 from build_recipes.kit.errors import CouldNotCheck
 
-BLOCK = 1 << 20
-"""Bytes read at a time. A line longer than this is looked at in pieces."""
-TAIL = 20
-"""Lines of a failing unit, or of the log's end, that are kept."""
+BLOCK = blocks.BLOCK
+_CONTEXT = 12
+"""Lines of context, at most."""
 _WIDTH = 400
-"""Longest text of a finding, characters."""
-_LONGEST = 4000
-"""Longest line that is kept in a tail, bytes."""
-_RANK = {"cause": 0, "hint": 0, "symptom": 1}
-_UNIT_ENDS = re.compile(
-    rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE
-)
+"""Longest line of a report, characters."""
+
+State = Literal["healthy", "known", "unknown", "unfinished"]
+"""Nothing failed; it failed and the cause is known; it failed and is not known; no error, and no end either."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,44 @@ class Finding:
     fix: str
     sources: tuple[str, ...]
     primary: bool
-    """Whether it is the one to look at: the first cause. At most one is."""
+    """Whether it is the one to look at. At most one is."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report to look at, known or not."""
+
+    line: int
+    """Its number, from 1."""
+    text: str
+    """That line, without what wraps it."""
+    tool: str
+    """Who said it: ``nvcc``, ``cmake``, ``python``, ``nccl``; empty where it cannot be told."""
+    phase: str
+    """``prepare``, ``configure``, ``compile``, ``link``, ``start``, ``run``, or empty."""
+    package: str
+    """The package at fault, where something tells."""
+    unit: str
+    """The part of the build that failed: an object file, a docker step."""
+    source: str
+    """The process that said it (``EngineCore``)."""
+    context: tuple[str, ...]
+    """Lines that belong to it, in the log's order, itself among them."""
+    look: str
+    """Where to look; true of all that this tool reports."""
+    send: str
+    """What to send to those who know more."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What a log says."""
 
+    state: State
+    report: Report | None
+    """The report to look at; None for a log without one."""
     findings: tuple[Finding, ...]
-    """Known failures, the first cause first, then what follows from it."""
-    unknown: bool
-    """Something failed, and no signature says what."""
+    """Known failures. The first is the cause where it is `primary`; others follow from it, or stand beside it."""
     unit: str | None
     """The first unit that failed: an object file, a package, a CMake file."""
     tail: tuple[str, ...]
@@ -66,17 +92,22 @@ class Diagnosis:
 
     @property
     def primary(self) -> Finding | None:
-        """The first cause, if one is known."""
-        return self.findings[0] if self.findings else None
+        """The cause, if it is known."""
+        return self.findings[0] if self.findings and self.findings[0].primary else None
 
     @property
     def failed(self) -> bool:
         """Whether the log shows a failure, known or not."""
-        return bool(self.findings) or self.unknown
+        return self.state in ("known", "unknown")
+
+    @property
+    def unknown(self) -> bool:
+        """Something failed, and no signature says what."""
+        return self.state == "unknown"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json``."""
-        return asdict(self)
+        return {"state": self.state, "unknown": self.unknown, **asdict(self)}
 
 
 def diagnose(lines: Iterable[str | bytes], index: Index | None = None) -> Diagnosis:
@@ -84,7 +115,8 @@ def diagnose(lines: Iterable[str | bytes], index: Index | None = None) -> Diagno
 
     :param index: of the signatures to look for; the project's where it is not given.
     """
-    return _Reader(index or known_index()).read(_blocks(lines))
+    index = index or known_index()
+    return _conclude(collect(blocks.of_lines(lines), index), index)
 
 
 def diagnose_file(path: Path | str, index: Index | None = None) -> Diagnosis:
@@ -92,164 +124,93 @@ def diagnose_file(path: Path | str, index: Index | None = None) -> Diagnosis:
 
     :raises CouldNotCheck: the file cannot be read, or is not text.
     """
-    reader = _Reader(index or known_index())
+    index = index or known_index()
     if str(path) == "-":
         with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stream:
-            return reader.read(_text_only(_chunks(stream.read), "standard input"))
+            read = blocks.text_only(blocks.of_stream(stream.read), "standard input")
+            return _conclude(collect(read, index), index)
     try:
         with Path(path).open("rb", buffering=0) as stream:
-            return reader.read(_text_only(_chunks(stream.read), str(path)))
+            return _conclude(collect(blocks.text_only(blocks.of_stream(stream.read), str(path)), index), index)
     except OSError as error:
         raise CouldNotCheck(
             f"{path} cannot be read: {error.strerror}", "give the path of a log, or - for standard input"
         ) from error
 
 
-class _Reader:
-    """One pass over one log."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._found: dict[str, tuple[Rule, int, str]] = {}
-        self._failed = False
-        self._unit: str | None = None
-        self._unit_tail: collections.deque[str] | None = None
-        self._unit_open = False
-        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL)
-        self._lines = 0
-        self._open_line = False
-        self._octets = 0
-
-    def read(self, blocks: Iterable[bytes]) -> Diagnosis:
-        for block in blocks:
-            self._block(block)
-        return self._conclude()
-
-    def _block(self, block: bytes) -> None:
-        counted_to, line = 0, self._lines + 1
-        if self._unit_open:
-            self._collect(block, 0)
-        for start, end, rules in self._index.candidates(block):
-            line += block.count(b"\n", counted_to, start)
-            counted_to = start
-            text = plain(block[start:end])
-            for rule in rules:
-                match = rule.pattern.search(text)
-                if match is None:
-                    continue
-                if rule.signature.kind == "wrapper":
-                    self._wrapper(match, block, end)
-                else:
-                    self._found.setdefault(rule.signature.id, (rule, line, _around(text, match)))
-        self._lines += block.count(b"\n")
-        self._open_line = not block.endswith(b"\n")
-        self._octets += len(block)
-        self._tail.extend(plain(raw[-_LONGEST:]) for raw in block.rstrip(b"\n").rsplit(b"\n", TAIL)[-TAIL:])
-
-    def _wrapper(self, match: re.Match[str], block: bytes, end: int) -> None:
-        self._failed = True
-        unit = next((value for value in match.groupdict().values() if value), None)
-        if unit and self._unit is None:
-            self._unit = unit
-            self._unit_tail = collections.deque(maxlen=TAIL)
-            self._unit_open = True
-            self._collect(block, end + 1)
-
-    def _collect(self, block: bytes, start: int) -> None:
-        """Keep the last lines of the failing unit's output, which ends where the next unit begins."""
-        assert self._unit_tail is not None
-        stop = _UNIT_ENDS.search(block, start)
-        piece = block[start : stop.start() if stop else len(block)].rstrip(b"\n")
-        if piece:
-            self._unit_tail.extend(plain(raw[-_LONGEST:]) for raw in piece.rsplit(b"\n", TAIL)[-TAIL:])
-        self._unit_open = stop is None
-
-    def _conclude(self) -> Diagnosis:
-        for text in self._tail:
-            self._failed = self._failed or any(rule.pattern.search(text) for rule in self._index.at_end)
-        kinds = {rule.signature.kind for rule, _, _ in self._found.values()}
-        failed = self._failed or bool(kinds - {"hint"})
-        shown = self._found if failed else {}
-        hidden = {name for rule, _, _ in shown.values() for name in rule.signature.hides}
-        ordered = sorted(
-            shown.values(),
-            key=lambda found: (
-                found[0].signature.id in hidden,
-                _RANK[found[0].signature.kind],
-                found[1],
-                found[0].order,
-            ),
-        )
-        findings = tuple(_finding(*found, primary=place == 0) for place, found in enumerate(ordered))
-        unknown = failed and not findings
-        tail = self._unit_tail if self._unit_tail else self._tail
-        return Diagnosis(
-            findings,
-            unknown,
-            self._unit,
-            tuple(tail) if unknown else (),
-            self._lines + self._open_line,
-            self._octets,
-        )
+def _conclude(kept: Excerpts, index: Index) -> Diagnosis:
+    runs = list(kept.read())
+    found = events(runs)
+    weighed = candidates(found, kept.hits, index.rules)
+    ending = [strip(text) for text in kept.tail]
+    well = any(grammar.ends_well(line.text) for line in ending[-8:]) or _running(ending)
+    if not _failed(weighed, well):
+        state: State = "healthy" if well or not weighed and kept.lines == 0 else "unfinished"
+        return Diagnosis(state, None, (), None, (), kept.lines, kept.octets)
+    first = weighed[0]
+    findings = _findings(weighed, first)
+    known = bool(findings) and findings[0].primary
+    unit = (first.event.unit if first.event else "") or next((event.unit for event in found if event.unit), None)
+    report = _report(first, runs, unit)
+    tail = () if known else tuple(kept.unit_tail or kept.tail)
+    return Diagnosis("known" if known else "unknown", report, findings, unit, tail, kept.lines, kept.octets)
 
 
-def _finding(rule: Rule, line: int, text: str, *, primary: bool) -> Finding:
-    known_as = rule.signature
-    return Finding(known_as.id, line, text, known_as.cause, known_as.fix, tuple(known_as.sources), primary)
+def _failed(weighed: list[Candidate], well: bool) -> bool:
+    if not weighed:
+        return False
+    best = weighed[0]
+    if best.rule is not None and best.rule.signature.kind == "hint" and best.rank >= LOGGED:
+        return any(one.event is not None and one.rank in (UNIT, WRAPPER) for one in weighed)
+    return not (well and best.rank == LOGGED and all(one.rank == LOGGED for one in weighed))
 
 
-def _around(text: str, match: re.Match[str]) -> str:
-    """The line, or the part of a very long one that holds the match."""
-    if len(text) <= _WIDTH:
-        return text.strip()
-    start = max(0, match.start() - _WIDTH // 4)
-    return f"...{text[start : start + _WIDTH]}..."
+def _running(ending: list[Line]) -> bool:
+    """Whether a log ends in the records of a server at work."""
+    records = [line for line in ending[-5:] if line.text]
+    return bool(records) and all(line.level in ("info", "debug", "warning") for line in records)
 
 
-def _blocks(lines: Iterable[str | bytes]) -> Iterator[bytes]:
-    gathered: list[bytes] = []
-    size = 0
-    for line in lines:
-        raw = line.encode("utf-8", "replace") if isinstance(line, str) else line
-        raw = raw if raw.endswith(b"\n") else raw + b"\n"
-        gathered.append(raw)
-        size += len(raw)
-        if size >= BLOCK:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield b"".join(gathered)
-
-
-def _chunks(read: Any) -> Iterator[bytes]:
-    """Blocks that end at a line's end, except where one line is longer than a block."""
-    rest = b""
-    while piece := read(BLOCK):
-        cut = piece.rfind(b"\n") + 1
-        if not cut and len(rest) + len(piece) < BLOCK:
-            rest += piece
+def _findings(weighed: list[Candidate], first: Candidate) -> tuple[Finding, ...]:
+    told: dict[str, Finding] = {}
+    for one in weighed:
+        if one.rule is None or one.rule.signature.id in told:
             continue
-        if not cut:
-            yield rest + piece
-            rest = b""
-            continue
-        yield rest + piece[:cut]
-        rest = piece[cut:]
-    if rest:
-        yield rest
+        known = one.rule.signature
+        told[known.id] = Finding(known.id, one.rule_line, one.rule_text, known.cause, known.fix, tuple(known.sources), one is first)
+    return tuple(told.values())
 
 
-def _text_only(blocks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Pass blocks on; refuse a first block that is no text."""
-    first = next(blocks, b"")
-    head = first[:65536]
-    if head.count(0) > len(head) // 50 or head.startswith(
-        (b"\x1f\x8b", b"PK\x03\x04", b"\x7fELF", b"\x28\xb5\x2f\xfd")
-    ):
-        raise CouldNotCheck(
-            f"{name} is not text (first bytes {head[:4].hex(' ')}, {head.count(0)} NULs in {len(head)})",
-            "unpack or convert it first (zcat, zstdcat, iconv -f UTF-16), or give the log itself",
-        )
-    if first:
-        yield first
-    yield from blocks
+def _report(first: Candidate, runs: list[list[Line]], unit: str | None) -> Report:
+    event = first.event
+    if event is None:
+        assert first.rule is not None
+        line = strip(first.text, first.line)
+        said = grammar.classify(line.text)
+        event = Event(said.tool if said else "", "error", line, said.phase if said else "", [line])
+    phase = first.rule.signature.phase if first.rule else event.phase
+    family = grammar.family(event.tool)
+    name = (first.rule.signature.package if first.rule else "") or subject.package(event)
+    return Report(
+        event.line.number,
+        event.line.text[:_WIDTH],
+        event.tool,
+        phase,
+        name,
+        event.unit or unit or "",
+        event.line.source,
+        tuple(_context(event, runs)),
+        family.look,
+        family.send,
+    )
+
+
+def _context(event: Event, runs: list[list[Line]]) -> list[str]:
+    """A few lines that belong to a report, in the log's order."""
+    own = event.numbers
+    at = event.line.number
+    near = [line for run in runs for line in run if line.source == event.line.source and at - 4 <= line.number <= at + 8]
+    chosen = {line.number: line for line in near if line.text and (line.number in own or abs(line.number - at) <= 3)}
+    for line in event.heads:
+        chosen[line.number] = line
+    return [chosen[number].shown[:_WIDTH] for number in sorted(chosen)][:_CONTEXT]

@@ -6,7 +6,8 @@ A signature's ``kind`` orders what is found:
 * ``hint``: may stand in a log of success too (a download that was repeated); it counts as a cause only where
   something failed.
 * ``symptom``: what another failure looks like from outside; told after every cause.
-* ``wrapper``: says that something failed and not what; never a finding, only a sign of failure.
+
+What only says that something failed, and not what, is no signature: that is grammar (``grammar.toml``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Literal
 
 import msgspec
 
+from build_recipes.diagnosis.prefix import plain
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import BadData
 
@@ -51,13 +53,13 @@ class Signature(Model, frozen=True):
     """Where it was seen: issue, file and line, or ``reproduced`` with the tool's version."""
     sample: str
     """A line of a real log."""
-    kind: Literal["cause", "hint", "symptom", "wrapper"] = "cause"
+    kind: Literal["cause", "hint", "symptom"] = "cause"
     affects: str = ""
     """Versions and machines, where it is not all."""
     hides: list[str] = msgspec.field(default_factory=list)
     """Signatures that are consequences of this one when both are in a log."""
-    at_end: bool = False
-    """Whether it counts only among the last lines of a log."""
+    package: str = ""
+    """The package at fault, where it is always the same."""
 
 
 class _Document(Model, frozen=True):
@@ -118,11 +120,9 @@ class Index:
     """
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self.at_end = tuple(rule for rule in rules if rule.signature.at_end)
-        """Rules for the last lines of a log only; `candidates` leaves them out."""
-        wanted = [
-            (needle, rule) for rule in rules if not rule.signature.at_end for needle in rule.signature.needles
-        ]
+        self.rules = rules
+        """All of them."""
+        wanted = [(needle, rule) for rule in rules for needle in rule.signature.needles]
         self._by_piece: dict[bytes, list[tuple[str, Rule]]] = {}
         for piece, entry in zip(_pieces([needle for needle, _ in wanted]), wanted, strict=True):
             self._by_piece.setdefault(piece.encode(), []).append(entry)
@@ -187,13 +187,3 @@ def _choices(needle: str, ordinary: str) -> list[str]:
     if not pieces:
         raise BadData(f"needle '{needle}' is too short", f"give {_PIECE} characters without quotes or more")
     return [piece for piece in pieces if piece not in ordinary] or pieces
-
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_QUOTES = str.maketrans("‘’“”", "''\"\"")
-
-
-def plain(raw: bytes) -> str:
-    """A line as text: no colours, plain quotes, and only what a progress bar left standing."""
-    text = raw.decode("utf-8", "replace").rstrip("\r").rsplit("\r", 1)[-1]
-    return _COLOUR.sub("", text).translate(_QUOTES)

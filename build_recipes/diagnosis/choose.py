@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from build_recipes.diagnosis.events import Event
 from build_recipes.diagnosis.excerpts import around
@@ -30,11 +29,15 @@ class Candidate:
     rule: Rule | None
     rule_line: int = 0
     rule_text: str = ""
+    also: list[tuple[Rule, int, str]] = field(default_factory=list)
+    """Other signatures that fit in the same report."""
     unsure: bool = False
     """It stands outside of the part that failed, and its tool is not known."""
 
 
-def candidates(found: list[Event], hits: dict[str, tuple[Rule, int, str]], rules: Iterable[Rule]) -> list[Candidate]:
+def candidates(
+    found: list[Event], hits: dict[str, tuple[Rule, int, str]], rules: Iterable[Rule]
+) -> list[Candidate]:
     """All reports and all signatures that fit outside of them, the one to look at first."""
     every = tuple(rules)
     inside: set[int] = set()
@@ -61,28 +64,47 @@ def _rank(one: Candidate, hidden: set[str]) -> float:
 
 
 def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
-    rank = {"error": STRONG if event.tool else GENERIC, "after": LATE, "logged": LOGGED, "unit": UNIT, "wrapper": WRAPPER}[event.role]
-    made = Candidate(rank, event.line.number, event.line.shown.strip(), event, None, unsure=not event.unit and event.tool == "")
+    rank = {
+        "error": STRONG if event.tool else GENERIC,
+        "after": LATE,
+        "logged": LOGGED,
+        "unit": UNIT,
+        "wrapper": WRAPPER,
+    }[event.role]
+    made = Candidate(
+        rank,
+        event.line.number,
+        event.line.shown.strip(),
+        event,
+        None,
+        unsure=not event.unit and event.tool == "",
+    )
     best: tuple[int, int, int, Rule, int, str] | None = None
-    lines = [(0 if at == 0 else 1, line) for at, line in enumerate(event.heads)] + [(2, line) for line in event.body]
-    joined = re.sub(r"\s+", " ", " ".join(line.text for _, line in lines))[:_LONGEST]
+    lines = [(0 if at == 0 else 1, line) for at, line in enumerate(event.heads)] + [
+        (2, line) for line in event.body
+    ]
+    whole = "\n".join(line.text for _, line in lines)[:_LONGEST]
+    joined = " ".join(whole.split())
     fits: list[tuple[int, int, int, Rule, int, str]] = []
     for rule in rules:
         kind = _KINDS[rule.signature.kind]
-        if not any(needle in joined for needle in rule.signature.needles):
+        if not any(needle in whole or " ".join(needle.split()) in joined for needle in rule.signature.needles):
             continue
         for place, line in lines:
-            if any(needle in line.text for needle in rule.signature.needles) and (match := rule.pattern.search(line.text)):
+            if any(needle in line.text for needle in rule.signature.needles) and (
+                match := rule.pattern.search(line.text)
+            ):
                 fits.append((kind, place, rule.order, rule, line.number, around(line.shown, match)))
                 break
         else:
             if match := rule.pattern.search(joined):
                 fits.append((kind, 1, rule.order, rule, event.line.number, around(joined, match)))
     hidden = {name for fit in fits for name in fit[3].signature.hides}
-    fits = [fit for fit in fits if fit[3].signature.id not in hidden] or fits
-    best = min(fits, key=lambda fit: fit[:3], default=None)
+    shown = [fit for fit in fits if fit[3].signature.id not in hidden] or fits
+    best = min(shown, key=lambda fit: fit[:3], default=None)
     if best is not None:
         made.rule, made.rule_line, made.rule_text = best[3:]
+        made.also = [fit[3:] for fit in sorted(fits, key=lambda fit: fit[:3]) if fit is not best]
         kind = best[3].signature.kind
         if kind == "cause":
             made.rank = STRONG if event.role in ("error", "after", "logged") else 0.9

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from build_recipes.diagnosis import blocks, grammar, subject
-from build_recipes.diagnosis.choose import LOGGED, UNIT, WRAPPER, Candidate, candidates
+from build_recipes.diagnosis.choose import LOGGED, Candidate, candidates
 from build_recipes.diagnosis.events import Event, events
 from build_recipes.diagnosis.excerpts import Excerpts, collect
 from build_recipes.diagnosis.prefix import Line, strip
@@ -131,7 +131,9 @@ def diagnose_file(path: Path | str, index: Index | None = None) -> Diagnosis:
             return _conclude(collect(read, index), index)
     try:
         with Path(path).open("rb", buffering=0) as stream:
-            return _conclude(collect(blocks.text_only(blocks.of_stream(stream.read), str(path)), index), index)
+            return _conclude(
+                collect(blocks.text_only(blocks.of_stream(stream.read), str(path)), index), index
+            )
     except OSError as error:
         raise CouldNotCheck(
             f"{path} cannot be read: {error.strerror}", "give the path of a log, or - for standard input"
@@ -150,7 +152,9 @@ def _conclude(kept: Excerpts, index: Index) -> Diagnosis:
     first = weighed[0]
     findings = _findings(weighed, first)
     known = bool(findings) and findings[0].primary
-    unit = (first.event.unit if first.event else "") or next((event.unit for event in found if event.unit), None)
+    unit = (first.event.unit if first.event else "") or next(
+        (event.unit for event in found if event.unit), None
+    )
     report = _report(first, runs, unit)
     tail = () if known else tuple(kept.unit_tail or kept.tail)
     return Diagnosis("known" if known else "unknown", report, findings, unit, tail, kept.lines, kept.octets)
@@ -159,10 +163,9 @@ def _conclude(kept: Excerpts, index: Index) -> Diagnosis:
 def _failed(weighed: list[Candidate], well: bool) -> bool:
     if not weighed:
         return False
-    best = weighed[0]
-    if best.rule is not None and best.rule.signature.kind == "hint" and best.rank >= LOGGED:
-        return any(one.event is not None and one.rank in (UNIT, WRAPPER) for one in weighed)
-    return not (well and best.rank == LOGGED and all(one.rank == LOGGED for one in weighed))
+    if not well:
+        return any(one.event is not None or one.rank < LOGGED for one in weighed)
+    return any(one.rank != LOGGED and not (one.rule and one.rule.signature.kind == "hint") for one in weighed)
 
 
 def _running(ending: list[Line]) -> bool:
@@ -174,10 +177,13 @@ def _running(ending: list[Line]) -> bool:
 def _findings(weighed: list[Candidate], first: Candidate) -> tuple[Finding, ...]:
     told: dict[str, Finding] = {}
     for one in weighed:
-        if one.rule is None or one.rule.signature.id in told:
-            continue
-        known = one.rule.signature
-        told[known.id] = Finding(known.id, one.rule_line, one.rule_text, known.cause, known.fix, tuple(known.sources), one is first)
+        fits = [(one.rule, one.rule_line, one.rule_text), *one.also] if one.rule else []
+        for at, (rule, line, text) in enumerate(fits):
+            known, primary = rule.signature, one is first and at == 0
+            told.setdefault(
+                known.id,
+                Finding(known.id, line, text, known.cause, known.fix, tuple(known.sources), primary),
+            )
     return tuple(told.values())
 
 
@@ -209,8 +215,15 @@ def _context(event: Event, runs: list[list[Line]]) -> list[str]:
     """A few lines that belong to a report, in the log's order."""
     own = event.numbers
     at = event.line.number
-    near = [line for run in runs for line in run if line.source == event.line.source and at - 4 <= line.number <= at + 8]
-    chosen = {line.number: line for line in near if line.text and (line.number in own or abs(line.number - at) <= 3)}
+    near = [
+        line
+        for run in runs
+        for line in run
+        if line.source == event.line.source and at - 4 <= line.number <= at + 8
+    ]
+    chosen = {
+        line.number: line for line in near if line.text and (line.number in own or abs(line.number - at) <= 3)
+    }
     for line in event.heads:
         chosen[line.number] = line
     return [chosen[number].shown[:_WIDTH] for number in sorted(chosen)][:_CONTEXT]

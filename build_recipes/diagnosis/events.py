@@ -10,7 +10,9 @@ from build_recipes.diagnosis import grammar
 from build_recipes.diagnosis.grammar import Phase, Role
 from build_recipes.diagnosis.prefix import Line
 
-_HEADER = re.compile(r"(?:Original )?Traceback \(most recent call last\)(?: \S+)?:?$|.{0,120}Traceback \(most recent call last\):$")
+_HEADER = re.compile(
+    r"(?:Original )?Traceback \(most recent call last\)(?: \S+)?:?$|.{0,120}Traceback \(most recent call last\):$"
+)
 _FRAME = re.compile(r'File "(?P<path>[^"]+)", line \d+(?:, in |$)')
 _LINKED = re.compile(r"(?:The above exception was the direct cause|During handling of the above exception)")
 _ENDS_TRACEBACK = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:\([\w. ]+\))?(?::(?: .*|$)|$)")
@@ -19,7 +21,9 @@ _EXCEPTION = re.compile(
     r"NotFound|Mismatch|Violation|Exit)(?:\([\w. ]+\))?(?:: \S.*|:?$)|(?:[a-z_]\w*\.)+[A-Z]\w*: \S"
 )
 _UNIT_ENDS = re.compile(r"\[\d+/\d+\] |ninja: |g?make(?:\[\d+\])?: \*\*\*|FAILED: |\d+ errors? generated")
-_FRESH = re.compile(r"[$#>] |\[\d+/\d+\] |\+ \w|-- |(?:DEBUG|INFO|WARNING)\b|(?:Collecting|Downloading|Successfully|Requirement) ")
+_FRESH = re.compile(
+    r"[$#>] |\[\d+/\d+\] |\+ \w|-- |(?:DEBUG|INFO|WARNING)\b|(?:Collecting|Downloading|Successfully|Requirement) "
+)
 _MOST = 400
 """Events kept of the log's beginning, and as many of its end."""
 _MESSAGE = 40
@@ -148,7 +152,9 @@ class _Reader:
             if _LINKED.match(text):
                 for first in range(ahead + 1, min(ahead + 4, len(self._lines))):
                     if self._lines[first].text:
-                        fits = _HEADER.match(self._lines[first].text) or _EXCEPTION.match(self._lines[first].text)
+                        fits = _HEADER.match(self._lines[first].text) or _EXCEPTION.match(
+                            self._lines[first].text
+                        )
                         return first if fits else None
                 return None
             if text:
@@ -182,9 +188,18 @@ class _Reader:
         for line in self._lines[at + 1 : at + 1 + _MESSAGE]:
             if line.level != head.level or (line.shown.strip() != line.text) != wrapped:
                 break
-            if not line.text or _LINKED.match(line.text) or _HEADER.match(line.text) or _FRESH.match(line.text):
+            if (
+                not line.text
+                or _LINKED.match(line.text)
+                or _HEADER.match(line.text)
+                or _FRESH.match(line.text)
+            ):
                 break
-            if _EXCEPTION.match(line.text) and line.indent <= head.indent and not line.text.startswith("OSError: lib"):
+            if (
+                _EXCEPTION.match(line.text)
+                and line.indent <= head.indent
+                and not line.text.startswith("OSError: lib")
+            ):
                 break
             said = grammar.classify(line.text) if line.indent <= head.indent else None
             if said and said.role in ("wrapper", "unit"):
@@ -192,11 +207,15 @@ class _Reader:
             found.append(line)
         return found
 
-    def _chain(self, links: list[tuple[Line, list[str], list[Line]]], quoted: set[int], ignored: bool) -> Event | None:
+    def _chain(
+        self, links: list[tuple[Line, list[str], list[Line]]], quoted: set[int], ignored: bool
+    ) -> Event | None:
         """One event of a chain of exceptions: about the first that says something itself."""
         if ignored:
             return None
-        telling = [link for link in links if not grammar.wraps(link[0].text) and not grammar.stopped(link[0].text)]
+        telling = [
+            link for link in links if not grammar.wraps(link[0].text) and not grammar.stopped(link[0].text)
+        ]
         if not telling and all(grammar.stopped(link[0].text) for link in links):
             return None
         root = (telling or links)[0]
@@ -228,6 +247,11 @@ class _Reader:
             if line.level != "error" or line.text[:1] in "^~|":
                 return None, at + 1
             said = grammar.Said("vllm" if line.source else "", "logged", "", "", "")
+        if said.role == "harmless" and said.tool == "cmake" and line.text.startswith("CMake"):
+            at += 1
+            while at < len(self._lines) and (self._lines[at].indent > line.indent or not self._lines[at].text):
+                at += 1
+            return None, at
         if said.role == "harmless" or (line.level in ("debug", "info", "warning") and said.tool != "nccl"):
             return None, at + 1
         if said.role == "unit":
@@ -285,7 +309,9 @@ def _wraps_by_text(exception: str) -> bool:
     return said is not None and said.role == "wrapper" and said.tool == "vllm"
 
 
-_EARLY = re.compile(r"setup\.py|pyproject_hooks|setuptools/|/pip/|pip-build-env|build_meta|scikit_build|torch/utils/cpp_extension")
+_EARLY = re.compile(
+    r"setup\.py|pyproject_hooks|setuptools/|/pip/|pip-build-env|build_meta|scikit_build|torch/utils/cpp_extension"
+)
 _RUNS = re.compile(r"execute_model|model_runner.*forward|/async_llm\.py|serving_|entrypoints/openai/")
 
 

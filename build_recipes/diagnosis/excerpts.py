@@ -22,16 +22,20 @@ _LONGEST = 4000
 """Longest line that is kept, bytes."""
 _MOST, _LAST = 3 << 20, 1 << 20
 """Bytes kept from the first reports on, and of the last ones where there are more."""
+_SEARCHED = 1 << 16
+"""Bytes of one line that are looked at."""
 _CARRY = 1 << 16
 """Bytes of a block that are kept for what stands before the next block's first report."""
 
 _WORDS = (
-    b"rror", b"RROR", b"xcept", b"atal", b"FATAL", b"FAIL", b"ailed", b"illed", b"borted", b"egmentation", b"Illegal in",
-    b"ot found", b"o such file", b"enied", b"ERR!", b"*** ", b'  File "', b"aceback (m", b"OutOf", b"imed out", b"refused",
-    b"undefined ref", b"OOM", b"anicked", b"NCCL WARN", b"annot ", b"\nE: ", b"\xc3\x97 ", b"what():", b"Xid", b"No such",
+    b"rror", b"RROR", b"ot found", b"enied", b"ERR!", b"*** ", b'  File "', b"aceback (m", b"OutOf", b"imed out", b"undefined r", b"OOM",
+    b"anicked", b"annot ", b"\nE: ", b"\xc3\x97 ", b"Xid", b"Illegal in", b"Abort",
 )  # fmt: skip
+"""Words of reports, beside `signatures.WORDS`."""
 _UNIT = re.compile(rb"\bFAILED: [^\n]*\n")
-_UNIT_ENDS = re.compile(rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE)
+_UNIT_ENDS = re.compile(
+    rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE
+)
 _SUSPECT = re.compile(
     rb"""[Ee]rror(?:\x1b\[[\d;]*[mK])*(?:\[\w+\])?[ :(]|[a-z\])]Error\b|ERROR|\b[A-Z]\w*Error\b|xception\b|[Ff]atal[ :]|FATAL|FAIL(?:ED|URE)?\b
     |\b[Ff]ailed\b|\b[Kk]illed\b|Aborted|Segmentation|Illegal[ ]in|Bus[ ]error|ot[ ]found\b|o[ ]such[ ]file|enied\b|ERR!|\*\*\*[ ]
@@ -107,13 +111,15 @@ class _Collector:
             end = _forward(block, 0, self._after)
             self._after -= block.count(b"\n", 0, end)
             self._keep(first, block[:end])
-        marks = sorted(self._signatures(block, first) | self._suspects(block))
+        found = self._signatures(block, first) | self._suspects(block)
+        if found or self._unit:
+            self._unit_says(block)
+        marks = sorted(found)
         counted, line = 0, first
         for start in marks:
             line += block.count(b"\n", counted, start)
             counted = start
             self._around(block, start, line)
-        self._unit_says(block)
         kept.lines += block.count(b"\n")
         kept.octets += len(block)
         self._open = not block.endswith(b"\n")
@@ -133,14 +139,20 @@ class _Collector:
             stop = _UNIT_ENDS.search(block, start)
             piece = block[start : stop.start() if stop else len(block)].rstrip(b"\n")
             if piece:
-                self._kept.unit_tail.extend(plain(raw[-_LONGEST:]) for raw in piece.rsplit(b"\n", TAIL)[-TAIL:])
+                self._kept.unit_tail.extend(
+                    plain(raw[-_LONGEST:]) for raw in piece.rsplit(b"\n", TAIL)[-TAIL:]
+                )
             self._unit = stop is None
 
     def _signatures(self, block: bytes, first: int) -> set[int]:
         """Starts of the lines that a signature fits."""
         found: set[int] = set()
         counted, line = 0, first
-        for start, end, rules in self._index.candidates(block):
+        for start, end, rules, word in self._index.candidates(block):
+            if word and _SUSPECT.search(block, start, min(end, start + _SEARCHED)):
+                found.add(start)
+            if not rules:
+                continue
             line += block.count(b"\n", counted, start)
             counted = start
             text = plain(block[start:end])
@@ -165,7 +177,7 @@ class _Collector:
                 end = len(block) if end < 0 else end
                 if start not in seen:
                     seen.add(start)
-                    if _SUSPECT.search(block, start, min(end, start + 65536)):
+                    if _SUSPECT.search(block, start, min(end, start + _SEARCHED)):
                         found.add(start)
                 at = block.find(word, end)
         self._reports += len(found)

@@ -66,7 +66,10 @@ def plain(raw: bytes) -> str:
 
 def _telling(piece: str) -> tuple[bool, bool]:
     """How much a piece between two carriage returns is worth: an error more than the rest, a bar least."""
-    return (bool(re.search(r"[Ee]rror|ERROR|FAIL|fatal|Traceback|died|illed|not found", piece)), bool(piece.strip()) and "%|" not in piece)
+    return (
+        bool(re.search(r"[Ee]rror|ERROR|FAIL|fatal|Traceback|died|illed|not found", piece)),
+        bool(piece.strip()) and "%|" not in piece,
+    )
 
 
 def strip(shown: str, number: int = 0) -> Line:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,11 @@ FAILURES = Path(__file__).with_name("failures")
 
 ORDINARY = FAILURES / "ordinary.txt"
 """Lines that logs of success are full of: what is common in them is no good to search for."""
+WORDS = (
+    b"FATAL", b"FAIL", b"xcept", b"fatal", b"No such", b"NCCL WARN", b"what():", b"Killed", b"killed", b"Segmentation", b"borted",
+    b"connection re", b"Connection re", b"GPUassert", b"Bus err", b"Failed", b"failed", b"[rank",
+)  # fmt: skip
+"""Words of reports that are looked for together with the signatures, because they begin as those do."""
 _PIECE = 5
 """Length of the pieces of needles that a log is searched for, characters."""
 
@@ -119,15 +124,21 @@ class Index:
     at closely.
     """
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[Rule, ...], words: Iterable[bytes] = WORDS) -> None:
         self.rules = rules
         """All of them."""
         wanted = [(needle, rule) for rule in rules for needle in rule.signature.needles]
-        self._by_piece: dict[bytes, list[tuple[str, Rule]]] = {}
+        self._by_piece: dict[bytes, list[tuple[str, Rule]]] = {word: [] for word in words}
         for piece, entry in zip(_pieces([needle for needle, _ in wanted]), wanted, strict=True):
             self._by_piece.setdefault(piece.encode(), []).append(entry)
+        # of two that begin alike the regex finds the longer one, which is then the shorter one as well
+        self._by_piece = {
+            piece: [entry for other, entries in self._by_piece.items() if piece.startswith(other) for entry in entries]
+            for piece in self._by_piece
+        }
+        self._words = frozenset(piece for piece in self._by_piece if piece.startswith(tuple(words)))
         tails: dict[bytes, list[bytes]] = {}
-        for piece_raw in sorted(self._by_piece):
+        for piece_raw in sorted(self._by_piece, key=lambda piece: (-len(piece), piece)):
             tails.setdefault(piece_raw[:1], []).append(re.escape(piece_raw[1:]))
         any_piece = b"|".join(
             re.escape(head) + b"(?:" + b"|".join(rest) + b")" for head, rest in tails.items()
@@ -135,23 +146,22 @@ class Index:
         self._first = re.compile(any_piece or b"(?!)")
         self._every = re.compile(b"(?=(" + any_piece + b"))")
 
-    def candidates(self, block: bytes) -> Iterator[tuple[int, int, list[Rule]]]:
-        """Start and end (without newline) of each line that may match, in order, with its possible rules."""
+    def candidates(self, block: bytes) -> Iterator[tuple[int, int, list[Rule], bool]]:
+        """Start and end (without newline) of each line that may match, in order, its possible rules, and whether one
+        of the `WORDS` stands in it."""
         hit = self._first.search(block)
         while hit:
             start = block.rfind(b"\n", 0, hit.start()) + 1
             end = block.find(b"\n", hit.end())
             end = len(block) if end < 0 else end
             raw = block[start:end]
-            text = plain(raw)
-            rules = {
-                rule.order: rule
-                for piece in set(self._every.findall(raw))
-                for needle, rule in self._by_piece[piece]
-                if needle in text
-            }
-            if rules:
-                yield start, end, [rules[order] for order in sorted(rules)]
+            pieces = set(self._every.findall(raw))
+            word = not self._words.isdisjoint(pieces)
+            entries = [entry for piece in pieces for entry in self._by_piece[piece]]
+            text = plain(raw) if entries else ""
+            rules = {rule.order: rule for needle, rule in entries if needle in text}
+            if rules or word:
+                yield start, end, [rules[order] for order in sorted(rules)], word
             hit = self._first.search(block, end)
 
 

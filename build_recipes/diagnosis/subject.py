@@ -7,12 +7,22 @@ import re
 from build_recipes.diagnosis import grammar
 from build_recipes.diagnosis.events import Event
 
-_SITE = re.compile(r"(?:site|dist)-packages/(?P<top>[A-Za-z_]\w*)(?:/(?P<sub>[\w.-]+))?(?:/(?P<third>[\w.-]+))?")
+_SITE = re.compile(
+    r"(?:site|dist)-packages/(?P<top>[A-Za-z_]\w*)(?:/(?P<sub>[\w.-]+))?(?:/(?P<third>[\w.-]+))?"
+)
 _TREE = re.compile(r"(?:\.deps|_deps)/(?P<name>[\w.-]+?)-(?:src|build|subbuild)\b")
-_CACHE = re.compile(r"\.cache/(?P<name>flashinfer|vllm/deep_gemm|deep_gemm|torch_extensions/[^/]+/(?P<ext>\w+))")
-_MODULE = re.compile(r"No module named '(?P<name>[A-Za-z_]\w*)|cannot import name '\w+' from (?:partially initialized module )?'(?P<name2>[A-Za-z_]\w*)")
-_LIBRARY = re.compile(r"\blib(?P<name>torchcodec|nixl|mamba\w*|flashinfer|xformers|nvshmem\w*|torchaudio|torchvision)\w*(?:\.so)?")
-_VERSIONED = re.compile(r"^(?:\w+Error: )?(?P<name>flashinfer-cubin|flashinfer-jit-cache|[a-z][\w-]+) version \(?\d")
+_CACHE = re.compile(
+    r"\.cache/(?P<name>flashinfer|vllm/deep_gemm|deep_gemm|torch_extensions/[^/]+/(?P<ext>\w+))"
+)
+_MODULE = re.compile(
+    r"No module named '(?P<name>[A-Za-z_]\w*)|cannot import name '\w+' from (?:partially initialized module )?'(?P<name2>[A-Za-z_]\w*)"
+)
+_LIBRARY = re.compile(
+    r"\blib(?P<name>torchcodec|nixl|mamba\w*|flashinfer|xformers|nvshmem\w*|torchaudio|torchvision)\w*(?:\.so)?"
+)
+_VERSIONED = re.compile(
+    r"^(?:\w+Error: )?(?P<name>flashinfer-cubin|flashinfer-jit-cache|[a-z][\w-]+) version \(?\d"
+)
 _PARTS = ("vllm_flash_attn", "third_party")
 """Folders inside vLLM that hold another project."""
 
@@ -32,7 +42,9 @@ def package(event: Event) -> str:
             return name
     for line in (*event.heads[1:], *event.body):
         for regex in (_MODULE, _LIBRARY, _TREE, _SITE):
-            if (found := regex.search(line.text)) and not grammar.transparent(found.groupdict().get("top") or ""):
+            if (found := regex.search(line.text)) and not grammar.transparent(
+                found.groupdict().get("top") or ""
+            ):
                 return _name(found)
     return ""
 

@@ -175,7 +175,9 @@ def test_a_log_that_ends_with_an_exception_failed_without_a_known_cause() -> Non
         ]
     )
     assert found.unknown and found.tail[-1] == "ZeroDivisionError: division by zero"
-    assert diagnose(["ValueError: caught and logged", *["working"] * 40]).unknown, "an error, and no word of success"
+    assert diagnose(["ValueError: caught and logged", *["working"] * 40]).unknown, (
+        "an error, and no word of success"
+    )
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -263,10 +265,12 @@ def test_the_task_prints_one_json_document_from_standard_input() -> None:
         input=(LOGS / "hash.log").read_bytes(),
         capture_output=True,
         cwd=PROJECT,
-        check=True,
+        check=False,
     )
     document = json.loads(answer.stdout)
-    assert document["unknown"] is False
+    assert answer.returncode == 65 and b"Traceback" not in answer.stderr
+    assert document["unknown"] is False and document["state"] == "known"
+    assert {"line", "text", "tool", "phase", "package", "unit", "context"} <= set(document["report"])
     assert set(document["findings"][0]) == {"id", "line", "text", "cause", "fix", "sources", "primary"}
     assert document["findings"][0]["id"] == "hash-mismatch"
 

@@ -14,8 +14,8 @@ _LONGEST = 8000
 """Characters of one report that signatures are held against."""
 
 STRONG, GENERIC, LATE, LOGGED, HINT, UNIT, WRAPPER = 0.0, 0.5, 1.0, 1.5, 1.8, 2.0, 3.0
-"""Ranks: says what went wrong; the same by a tool that is not known; a consequence; one record of a log; may be harmless;
-a part that failed; an outer one."""
+"""Ranks: says what went wrong; the same by a tool that is not known; a consequence; one record of a log; may be
+harmless; a part that failed; an outer one."""
 
 
 @dataclass
@@ -88,7 +88,9 @@ def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
     fits: list[tuple[int, int, int, Rule, int, str]] = []
     for rule in rules:
         kind = _KINDS[rule.signature.kind]
-        if not any(needle in whole or " ".join(needle.split()) in joined for needle in rule.signature.needles):
+        if not any(
+            needle in whole or " ".join(needle.split()) in joined for needle in rule.signature.needles
+        ):
             continue
         for place, line in lines:
             if any(needle in line.text for needle in rule.signature.needles) and (
@@ -105,11 +107,11 @@ def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
     if best is not None:
         made.rule, made.rule_line, made.rule_text = best[3:]
         made.also = [fit[3:] for fit in sorted(fits, key=lambda fit: fit[:3]) if fit is not best]
-        kind = best[3].signature.kind
-        if kind == "cause":
+        word = best[3].signature.kind
+        if word == "cause":
             made.rank = STRONG if event.role in ("error", "after", "logged") else 0.9
-        elif kind == "symptom" and made.rank < LATE:
+        elif word == "symptom" and made.rank < LATE:
             made.rank = LATE
-        elif kind == "hint" and made.rank > HINT:
+        elif word == "hint" and made.rank > HINT:
             made.rank = HINT
     return made

@@ -147,8 +147,9 @@ def _conclude(kept: Excerpts, index: Index) -> Diagnosis:
     ending = [strip(text) for text in kept.tail]
     well = any(grammar.ends_well(line.text) for line in ending[-8:]) or _running(ending)
     if not _failed(weighed, well):
-        state: State = "healthy" if well or not weighed and kept.lines == 0 else "unfinished"
-        return Diagnosis(state, None, (), None, (), kept.lines, kept.octets)
+        state: State = "healthy" if well else "unfinished"
+        tail = tuple(kept.tail)[-3:] if state == "unfinished" else ()
+        return Diagnosis(state, None, (), None, tail, kept.lines, kept.octets)
     first = weighed[0]
     findings = _findings(weighed, first)
     known = bool(findings) and findings[0].primary

@@ -172,7 +172,7 @@ class _Reader:
             after = self._linked(at)
             if after is None:
                 return self._chain(links, quoted, False), at
-            frames, quotes, end = self._frames(after)
+            _, quotes, end = self._frames(after)
             quoted |= quotes
             if end >= len(self._lines) or not self._ends(end):
                 return self._chain(links, quoted, False), max(end, at)
@@ -249,7 +249,9 @@ class _Reader:
             said = grammar.Said("vllm" if line.source else "", "logged", "", "", "")
         if said.role == "harmless" and said.tool == "cmake" and line.text.startswith("CMake"):
             at += 1
-            while at < len(self._lines) and (self._lines[at].indent > line.indent or not self._lines[at].text):
+            while at < len(self._lines) and (
+                self._lines[at].indent > line.indent or not self._lines[at].text
+            ):
                 at += 1
             return None, at
         if said.role == "harmless" or (line.level in ("debug", "info", "warning") and said.tool != "nccl"):

@@ -28,8 +28,8 @@ _CARRY = 1 << 16
 """Bytes of a block that are kept for what stands before the next block's first report."""
 
 _WORDS = (
-    b"rror", b"RROR", b"ot found", b"enied", b"ERR!", b"*** ", b'  File "', b"aceback (m", b"OutOf", b"imed out", b"undefined r", b"OOM",
-    b"anicked", b"annot ", b"\nE: ", b"\xc3\x97 ", b"Xid", b"Illegal in", b"Abort",
+    b"rror", b"RROR", b"ot found", b"enied", b"ERR!", b"*** ", b'  File "', b"aceback (m", b"OutOf", b"imed out",
+    b"undefined r", b"OOM", b"anicked", b"annot ", b"\nE: ", b"\xc3\x97 ", b"Xid", b"Illegal in", b"Abort",
 )  # fmt: skip
 """Words of reports, beside `signatures.WORDS`."""
 _UNIT = re.compile(rb"\bFAILED: [^\n]*\n")
@@ -37,11 +37,14 @@ _UNIT_ENDS = re.compile(
     rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE
 )
 _SUSPECT = re.compile(
-    rb"""[Ee]rror(?:\x1b\[[\d;]*[mK])*(?:\[\w+\])?[ :(]|[a-z\])]Error\b|ERROR|\b[A-Z]\w*Error\b|xception\b|[Ff]atal[ :]|FATAL|FAIL(?:ED|URE)?\b
-    |\b[Ff]ailed\b|\b[Kk]illed\b|Aborted|Segmentation|Illegal[ ]in|Bus[ ]error|ot[ ]found\b|o[ ]such[ ]file|enied\b|ERR!|\*\*\*[ ]
-    |[ ]File[ ]"[^"]+",[ ]line|Traceback[ ]\(m|\bOutOf|imed[ ]out|refused|undefined[ ]ref|\bOOM|panicked|NCCL[ ]WARN
-    |\b[Cc]annot[ ](?:open|find|allocate|connect|import|load|be|create|execute|read|write|access|install|stat|fork|use|get|provide)
-    |(?:^|[ |])E:[ ]|\xc3\x97[ ]|what\(\):|Xid|\bexit(?:ed)?[ ](?:code|status)[ :]+[1-9]|CRITICAL""",
+    rb"""[Ee]rror(?:\x1b\[[\d;]*[mK])*(?:\[\w+\])?[ :(] | [a-z\])]Error\b | ERROR | \b[A-Z]\w*Error\b | xception\b
+    | [Ff]atal[ :] | FATAL | FAIL(?:ED|URE)?\b | \b[Ff]ailed\b | \b[Kk]illed\b | Aborted | Segmentation
+    | Illegal[ ]in | Bus[ ]error | ot[ ]found\b | o[ ]such[ ]file | enied\b | ERR! | \*\*\*[ ] | CRITICAL
+    | [ ]File[ ]"[^"]+",[ ]line | Traceback[ ]\(m | \bOutOf | imed[ ]out | refused | undefined[ ]ref | \bOOM
+    | panicked | NCCL[ ]WARN | (?:^|[ |])E:[ ] | \xc3\x97[ ] | what\(\): | Xid
+    | \bexit(?:ed)?[ ](?:code|status)[ :]+[1-9]
+    | \b[Cc]annot[ ](?:open|find|allocate|connect|import|load|be|create|execute|read|write|access|install|stat|fork
+      |use|get|provide)""",
     re.VERBOSE,
 )
 

@@ -181,22 +181,11 @@ def family(tool: str) -> Family:
 
 
 @functools.cache
-def _endings() -> re.Pattern[str]:
+def _endings() -> tuple[re.Pattern[str], ...]:
     table = load_toml(_FOLDER / "endings.toml", _Endings)
-    parts = [
-        re.sub(r"^\(\?i\)", "", one) if one.startswith("(?i)") else one
-        for one in (*table.success, *table.running)
-    ]
-    flags = ["(?i:" if one.startswith("(?i)") else "(?:" for one in (*table.success, *table.running)]
-    # back references count groups of the whole, so each is compiled alone and the first that fits decides
-    return re.compile(
-        "|".join(f"{flag}{part})" for flag, part in zip(flags, parts, strict=True) if "\\1" not in part)
-    )
-
-
-_LAST_OF_ALL = re.compile(r"^\[(\d+)/\1\] ")
+    return tuple(re.compile(one) for one in (*table.success, *table.running))
 
 
 def ends_well(text: str) -> bool:
     """Whether a line is how a log of success, or of a server at work, ends."""
-    return bool(_endings().search(text) or _LAST_OF_ALL.match(text))
+    return any(regex.search(text) for regex in _endings())

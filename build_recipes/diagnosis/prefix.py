@@ -10,13 +10,16 @@ from typing import NamedTuple
 from build_recipes.kit.data import Model, load_toml
 
 _CONTROL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
 _MOST = 12
 """Prefixes taken off one line."""
-_LEVELS = {"D": "debug", "I": "info", "W": "warning", "E": "error", "F": "error", "warn": "warning", "critical": "error",
-           "fatal": "error", "notice": "info", "command": "info", "section": "info", "success": "info"}  # fmt: skip
+_LEVELS = {
+    "D": "debug", "I": "info", "W": "warning", "E": "error", "F": "error", "warn": "warning", "critical": "error",
+    "fatal": "error", "notice": "info", "command": "info", "section": "info", "success": "info",
+}  # fmt: skip
 
 
 class Line(NamedTuple):

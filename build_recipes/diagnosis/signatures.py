@@ -31,8 +31,8 @@ FAILURES = Path(__file__).with_name("failures")
 ORDINARY = FAILURES / "ordinary.txt"
 """Lines that logs of success are full of: what is common in them is no good to search for."""
 WORDS = (
-    b"FATAL", b"FAIL", b"xcept", b"fatal", b"No such", b"NCCL WARN", b"what():", b"Killed", b"killed", b"Segmentation", b"borted",
-    b"connection re", b"Connection re", b"GPUassert", b"Bus err", b"Failed", b"failed", b"[rank",
+    b"FATAL", b"FAIL", b"xcept", b"fatal", b"No such", b"NCCL WARN", b"what():", b"Killed", b"killed", b"Segmentation",
+    b"borted", b"connection re", b"Connection re", b"Bus err", b"Failed", b"failed",
 )  # fmt: skip
 """Words of reports that are looked for together with the signatures, because they begin as those do."""
 _PIECE = 5
@@ -133,7 +133,12 @@ class Index:
             self._by_piece.setdefault(piece.encode(), []).append(entry)
         # of two that begin alike the regex finds the longer one, which is then the shorter one as well
         self._by_piece = {
-            piece: [entry for other, entries in self._by_piece.items() if piece.startswith(other) for entry in entries]
+            piece: [
+                entry
+                for other, entries in self._by_piece.items()
+                if piece.startswith(other)
+                for entry in entries
+            ]
             for piece in self._by_piece
         }
         self._words = frozenset(piece for piece in self._by_piece if piece.startswith(tuple(words)))

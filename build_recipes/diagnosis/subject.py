@@ -15,7 +15,8 @@ _CACHE = re.compile(
     r"\.cache/(?P<name>flashinfer|vllm/deep_gemm|deep_gemm|torch_extensions/[^/]+/(?P<ext>\w+))"
 )
 _MODULE = re.compile(
-    r"No module named '(?P<name>[A-Za-z_]\w*)|cannot import name '\w+' from (?:partially initialized module )?'(?P<name2>[A-Za-z_]\w*)"
+    r"No module named '(?P<name>[A-Za-z_]\w*)"
+    r"|cannot import name '\w+' from (?:partially initialized module )?'(?P<name2>[A-Za-z_]\w*)"
 )
 _LIBRARY = re.compile(
     r"\blib(?P<name>torchcodec|nixl|mamba\w*|flashinfer|xformers|nvshmem\w*|torchaudio|torchvision)\w*(?:\.so)?"

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 from build_recipes.canary.trial import CanaryResult
-from build_recipes.diagnosis.diagnose import Diagnosis, Finding
+from build_recipes.diagnosis import grammar
+from build_recipes.diagnosis.diagnose import Diagnosis
 from build_recipes.doctor.consult import Report
 from build_recipes.kit import console
+from build_recipes.kit.errors import FailureKnown, FailureUnknown, LogUnfinished
+
+_PHASES = {"prepare": "preparing", "configure": "configuring", "compile": "compiling", "link": "linking",
+           "start": "starting", "run": "running"}  # fmt: skip
 
 
 def print_diagnosis(diagnosis: Diagnosis, name: str) -> None:
-    """Print a diagnosis on stderr: the first cause in full, the rest in short."""
+    """Print a diagnosis on stderr: the report to look at in full, the rest in short."""
     read = f"{diagnosis.lines} lines, {console.size(diagnosis.octets)}"
-    if diagnosis.unknown:
-        _print_unknown(diagnosis, name, read)
+    if diagnosis.report is None:
+        if diagnosis.state == "healthy":
+            console.say(f"{name}: no failure, and no sign of one ({read})")
+        else:
+            last = f"; its last line: {diagnosis.tail[-1].strip()[:200]}" if diagnosis.tail else ""
+            console.say(
+                f"{name}: no error is reported, and it does not end like a success ({read}){last}",
+                style="bold yellow",
+            )
         return
-    if not diagnosis.findings:
-        console.say(f"{name}: no known failure, and no sign of one ({read})")
-        return
-    _print_cause(diagnosis.findings[0], name, diagnosis.unit)
-    rest = diagnosis.findings[1:]
+    report, known = diagnosis.report, diagnosis.primary
+    title = grammar.family(report.tool).title
+    if known:
+        console.say(f"{name}:{known.line}: {known.id}", style="bold red")
+    else:
+        console.say(
+            f"{name}:{report.line}: {title} reports a failure that is not known here ({read})",
+            style="bold yellow",
+        )
+    for line in report.context:
+        console.say(f"    {line}")
+    during = f"while {_PHASES[report.phase]}" if report.phase else ""
+    said = ", ".join(part for part in (title, during, report.source) if part)
+    rows = [("said by", said), ("package", report.package), ("unit", report.unit)]
+    if known:
+        rows += [("cause", known.cause), ("fix", known.fix), ("seen", ", ".join(known.sources))]
+    else:
+        rows += [("look", report.look), ("send", report.send)]
+    for word, text in rows:
+        if text:
+            console.say(f"  {word:<8} {text}")
+    if not known and diagnosis.unit and not report.unit:
+        console.say(f"  {'unit':<8} {diagnosis.unit}")
+    rest = [found for found in diagnosis.findings if not found.primary]
     if rest:
         console.table(
             f"Also in the log ({read}); look at these only if they stay",
@@ -27,23 +58,22 @@ def print_diagnosis(diagnosis: Diagnosis, name: str) -> None:
         )
 
 
-def _print_cause(found: Finding, name: str, unit: str | None) -> None:
-    console.say(f"{name}:{found.line}: {found.id}", style="bold red")
-    console.say(f"  {found.text}")
-    if unit:
-        console.say(f"  unit   {unit}")
-    console.say(f"  cause  {found.cause}")
-    console.say(f"  fix    {found.fix}")
-    console.say(f"  seen   {', '.join(found.sources)}")
+def check_diagnosis(diagnosis: Diagnosis, name: str) -> None:
+    """Refuse a log that is not healthy.
 
-
-def _print_unknown(diagnosis: Diagnosis, name: str, read: str) -> None:
-    console.say(f"{name}: it failed, and the failure is unknown ({read})", style="bold yellow")
-    if diagnosis.unit:
-        console.say(f"  unit   {diagnosis.unit}")
-    console.say("  its last lines:" if diagnosis.unit else "  the log's last lines:")
-    for line in diagnosis.tail:
-        console.say(f"    {line}")
+    :raises FailureKnown: it shows a failure whose cause is known; the advice is its fix.
+    :raises FailureUnknown: it shows a failure that is not known.
+    :raises LogUnfinished: it shows neither a failure nor a good end.
+    """
+    known, report = diagnosis.primary, diagnosis.report
+    if known:
+        raise FailureKnown(f"{name}:{known.line}: {known.id}", known.fix)
+    if report:
+        raise FailureUnknown(f"{name}:{report.line}: {report.text}", report.look)
+    if diagnosis.state == "unfinished":
+        raise LogUnfinished(
+            f"{name} reports no error, and does not end like a success", "give the whole log, to its end"
+        )
 
 
 def print_canary(result: CanaryResult) -> None:

@@ -65,17 +65,19 @@ def canary(c: Context, tag: str = "", device: str = "", python: str = "", json: 
     help={"log": "a log file, or - for standard input", "json": "print one JSON document on stdout"},
 )
 def diagnose(c: Context, log: str, json: bool = False) -> None:
-    """Say what went wrong in the log of a build, of pip or of a vLLM start, the first cause first."""
+    """Say what went wrong in a log: line, tool, cause, fix. Exit code 0: healthy, 65: known, 66: unknown."""
     with door(json):
         from build_recipes.diagnosis.diagnose import diagnose_file
-        from build_recipes.doctor.report import print_diagnosis
+        from build_recipes.doctor.report import check_diagnosis, print_diagnosis
         from build_recipes.kit import console
         from build_recipes.kit.errors import UsageError
 
         if log.startswith("-") and log != "-":
             raise UsageError(f"'{log}' stands where a log is asked for", "./inv --help diagnose")
         diagnosis = diagnose_file(log)
+        name = "standard input" if log == "-" else log
         if json:
             console.emit_json(diagnosis.as_dict())
         else:
-            print_diagnosis(diagnosis, "standard input" if log == "-" else log)
+            print_diagnosis(diagnosis, name)
+        check_diagnosis(diagnosis, name)

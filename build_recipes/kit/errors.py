@@ -311,6 +311,24 @@ class DoctorBlocker(ArmoryError):
     exit_code = 64
 
 
+class FailureKnown(ArmoryError):
+    """`diagnose`: the log shows a failure, and its cause is known."""
+
+    exit_code = 65
+
+
+class FailureUnknown(ArmoryError):
+    """`diagnose`: the log shows a failure that no signature knows; the report to look at is shown."""
+
+    exit_code = 66
+
+
+class LogUnfinished(ArmoryError):
+    """`diagnose`: the log reports no error, and does not end like a success or a running server either."""
+
+    exit_code = 68
+
+
 class QualifyFailed(ArmoryError):
     """A tier of the qualification failed on this machine."""
 

@@ -118,10 +118,14 @@ def diagnosis(log: Path) -> tuple[dict[str, Any], ...]:
     from build_recipes.diagnosis.diagnose import diagnose_file
 
     try:
-        found: list[dict[str, Any]] = list(diagnose_file(str(log)).as_dict()["findings"])
+        diagnosed = diagnose_file(str(log))
     except ArmoryError:
         return ()
-    found.sort(key=lambda one: not one.get("primary"))
+    found: list[dict[str, Any]] = list(diagnosed.as_dict()["findings"])
+    if diagnosed.report and not diagnosed.primary:
+        report = diagnosed.report
+        cause = f"{report.tool or 'a tool'} reports a failure that is not known here"
+        found.insert(0, {"id": "unknown", "text": report.text, "cause": cause, "fix": report.look})
     return tuple(
         {key: _plain(str(one.get(key) or "")) for key in ("id", "text", "cause", "fix")} for one in found[:3]
     )

@@ -9,7 +9,9 @@ from build_recipes.diagnosis.diagnose import diagnose_file
 
 def advice_for(log: Path) -> str:
     """What to do about the failure that a log records: the fix of its first cause, if that is known."""
-    primary = diagnose_file(log).primary if log.exists() else None
-    if primary:
+    diagnosed = diagnose_file(log) if log.exists() else None
+    if diagnosed and (primary := diagnosed.primary):
         return f"{primary.cause.rstrip('.')}. {primary.fix.rstrip('.')} ({primary.id}; ./inv diagnose {log})"
+    if diagnosed and (report := diagnosed.report):
+        return f"{report.look.rstrip('.')} (line {report.line}: {report.text[:200]}; ./inv diagnose {log})"
     return f"./inv diagnose {log}"

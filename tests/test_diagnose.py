@@ -44,13 +44,14 @@ def test_there_are_sixty_and_each_says_why_what_to_do_and_where_from() -> None:
 @pytest.mark.parametrize("rule", known(), ids=lambda rule: rule.signature.id)
 def test_a_sample_is_told_by_its_own_signature(rule: Rule) -> None:
     signature = rule.signature
-    lines = ["-- Configuring done (17.1s)", signature.sample, *["working"] * 40]
+    sample = signature.sample.split("\n")
+    lines = ["-- Configuring done (17.1s)", *sample, *["working"] * 40]
     if signature.kind == "hint":
         assert not diagnose([*lines, "Successfully installed six-1.17.0"]).failed, "it may have been survived"
         lines.append(STOPPED)
     found = diagnose(lines)
     assert found.primary is not None
-    assert (found.primary.id, found.primary.line) == (signature.id, 2)
+    assert (found.primary.id, found.primary.line) == (signature.id, 1 + len(sample))
     assert [each.primary for each in found.findings] == [True] + [False] * (len(found.findings) - 1)
 
 
@@ -58,12 +59,16 @@ def test_a_sample_is_told_by_its_own_signature(rule: Rule) -> None:
 def test_a_sample_is_found_in_colours_behind_a_prefix_and_after_a_progress_bar(rule: Rule) -> None:
     signature = rule.signature
     for text in (
-        f"\x1b[01;31m\x1b[K{signature.sample}\x1b[m\x1b[K",
-        f"#12 345.6 {signature.sample}\r",
-        f" 10%|#    | 1/10\r{signature.sample}",
-        f"(EngineCore_DP0 pid=406) ERROR 01-30 13:26:29 [core.py:946] {signature.sample}",
+        "\x1b[01;31m\x1b[K{}\x1b[m\x1b[K",
+        "#12 345.6 {}\r",
+        " 10%|#    | 1/10\r{}",
+        "(EngineCore_DP0 pid=406) ERROR 01-30 13:26:29 [core.py:946] {}",
+        "2026-11-26T08:10:11.1234567Z {}",
+        "Nov 26 08:10:11 spark-1 vllm[812]: {}",
+        "vllm-1  | {}",
     ):
-        assert signature.id in ids(diagnose([text, STOPPED])), text
+        lines = [text.format(line) for line in signature.sample.split("\n")]
+        assert signature.id in ids(diagnose([*lines, STOPPED])), text
 
 
 @pytest.mark.parametrize("path", [*sorted(LOGS.glob("ok-*.log")), ORDINARY], ids=lambda path: path.name)

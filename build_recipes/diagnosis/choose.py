@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from build_recipes.diagnosis.events import Event
 from build_recipes.diagnosis.excerpts import around
+from build_recipes.diagnosis.prefix import strip
 from build_recipes.diagnosis.signatures import Rule
 
 _KINDS = {"cause": 0, "hint": 1, "symptom": 2}
 _LONGEST = 8000
 """Characters of one report that signatures are held against."""
 
-STRONG, GENERIC, LATE, LOGGED, HINT, UNIT, WRAPPER = 0.0, 0.5, 1.0, 1.5, 1.8, 2.0, 3.0
-"""Ranks: says what went wrong; the same by a tool that is not known; a consequence; one record of a log; may be
-harmless; a part that failed; an outer one."""
+STRONG, GENERIC, MUTED, LATE, LOGGED, HINT, UNIT, WRAPPER = 0.0, 0.5, 0.95, 1.0, 1.5, 1.8, 2.0, 3.0
+"""Ranks: says what went wrong; the same by a tool that is not known; the same in a mere warning; a consequence; one
+record of a log; may be harmless; a part that failed; an outer one."""
 
 
 @dataclass
@@ -47,11 +48,12 @@ def candidates(
         made.append(_of_event(event, every))
     fitted = {one.rule.signature.id for one in made if one.rule}
     for rule, line, text in hits.values():
-        if line in inside or rule.signature.id in fitted:
+        if line in inside or rule.quoted or rule.signature.id in fitted:
             continue
-        rank = {"cause": STRONG, "hint": HINT, "symptom": LATE}.get(rule.signature.kind)
-        if rank is not None:
-            made.append(Candidate(rank, line, text, None, rule, line, text))
+        rank = {"cause": STRONG, "hint": HINT, "symptom": LATE}[rule.signature.kind]
+        if rank < HINT and strip(text).level in ("debug", "info", "warning"):
+            rank = max(rank, MUTED)
+        made.append(Candidate(rank, line, text, None, rule, line, text))
     hidden = {name for one in made if one.rule for name in one.rule.signature.hides}
     made.sort(key=lambda one: (_rank(one, hidden), one.unsure, one.line))
     return made
@@ -88,6 +90,8 @@ def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
     fits: list[tuple[int, int, int, Rule, int, str]] = []
     for rule in rules:
         kind = _KINDS[rule.signature.kind]
+        if rule.quoted and not any(rule.quoted.search(text) for text in event.quoted.values()):
+            continue
         if not any(
             needle in whole or " ".join(needle.split()) in joined for needle in rule.signature.needles
         ):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from build_recipes.diagnosis import blocks, grammar, subject
-from build_recipes.diagnosis.choose import LOGGED, Candidate, candidates
+from build_recipes.diagnosis.choose import LOGGED, MUTED, Candidate, candidates
 from build_recipes.diagnosis.events import Event, events
 from build_recipes.diagnosis.excerpts import Excerpts, collect
 from build_recipes.diagnosis.prefix import Line, strip
@@ -166,7 +166,10 @@ def _failed(weighed: list[Candidate], well: bool) -> bool:
         return False
     if not well:
         return any(one.event is not None or one.rank < LOGGED for one in weighed)
-    return any(one.rank != LOGGED and not (one.rule and one.rule.signature.kind == "hint") for one in weighed)
+    return any(
+        one.rank not in (LOGGED, MUTED) and not (one.rule and one.rule.signature.kind == "hint")
+        for one in weighed
+    )
 
 
 def _running(ending: list[Line]) -> bool:

@@ -43,8 +43,8 @@ class Event:
     """Lines that say what went wrong: of a chain of exceptions every exception, the root first."""
     body: list[Line] = field(default_factory=list)
     """The other lines that belong to it."""
-    quoted: set[int] = field(default_factory=set)
-    """Numbers of lines that only quote source code."""
+    quoted: dict[int, str] = field(default_factory=dict)
+    """Lines that only quote source code, by number."""
     frames: list[str] = field(default_factory=list)
     """Files of the traceback of `line`, outermost first."""
     unit: str = ""
@@ -53,7 +53,7 @@ class Event:
     @property
     def numbers(self) -> set[int]:
         """Numbers of all its lines."""
-        return {line.number for line in (*self.heads, *self.body)} | self.quoted
+        return {line.number for line in (*self.heads, *self.body)} | self.quoted.keys()
 
 
 def events(runs: Iterable[list[Line]]) -> list[Event]:
@@ -103,7 +103,7 @@ class _Reader:
         start = at
         ignored = at > 0 and self._lines[at - 1].text.startswith("Exception ignored")
         links: list[tuple[Line, list[str], list[Line]]] = []
-        quoted: set[int] = set()
+        quoted: dict[int, str] = {}
         while True:
             frames, quotes, end = self._frames(at)
             quoted |= quotes
@@ -124,10 +124,10 @@ class _Reader:
         text = self._lines[at].text
         return bool(_ENDS_TRACEBACK.match(text)) and not _FRESH.match(text)
 
-    def _frames(self, at: int) -> tuple[list[str], set[int], int]:
+    def _frames(self, at: int) -> tuple[list[str], dict[int, str], int]:
         """Files and quoted lines from here on, and where the exception should stand."""
         frames: list[str] = []
-        quoted: set[int] = set()
+        quoted: dict[int, str] = {}
         least = None
         while at < len(self._lines):
             line = self._lines[at]
@@ -141,7 +141,7 @@ class _Reader:
                 line.text[:1] in "^~" or line.text.startswith(("[Previous line repeated", "...<"))
             ):
                 break
-            quoted.add(line.number)
+            quoted[line.number] = line.text
             at += 1
         return frames, quoted, at
 
@@ -164,7 +164,7 @@ class _Reader:
     def _exception(self, at: int) -> tuple[Event | None, int]:
         """An exception whose traceback is not there."""
         links: list[tuple[Line, list[str], list[Line]]] = []
-        quoted: set[int] = set()
+        quoted: dict[int, str] = {}
         while True:
             message = self._message(at)
             links.append((self._lines[at], [], message))
@@ -208,7 +208,7 @@ class _Reader:
         return found
 
     def _chain(
-        self, links: list[tuple[Line, list[str], list[Line]]], quoted: set[int], ignored: bool
+        self, links: list[tuple[Line, list[str], list[Line]]], quoted: dict[int, str], ignored: bool
     ) -> Event | None:
         """One event of a chain of exceptions: about the first that says something itself."""
         if ignored:
@@ -258,8 +258,8 @@ class _Reader:
             return None, at + 1
         if said.role == "unit":
             self._unit = said.unit
-            return Event(said.tool, "unit", line, said.phase, [line], [], set(), [], said.unit), at + 1
-        event = Event(said.tool, said.role, line, said.phase, [line], [], set(), [], said.unit, said.package)
+            return Event(said.tool, "unit", line, said.phase, [line], [], {}, [], said.unit), at + 1
+        event = Event(said.tool, said.role, line, said.phase, [line], [], {}, [], said.unit, said.package)
         if said.role == "wrapper":
             return event, at + 1
         end = at + 1
@@ -273,7 +273,7 @@ class _Reader:
                 break
             if said.tool == "cmake" and follows.indent and (inner := self._inner(follows)):
                 inner.phase = "configure"
-                inner.body = [line, *event.body, *_rest(self._lines[end + 1 : end + 12])]
+                inner.body = [*_rest(self._lines[end + 1 : end + 12]), line, *event.body]
                 return inner, end + 1
             event.body.append(follows)
             end += 1

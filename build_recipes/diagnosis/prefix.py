@@ -85,7 +85,7 @@ def strip(shown: str, number: int = 0) -> Line:
         at = found.end()
         for name, value in found.groupdict().items():
             if value and name.startswith("source"):
-                source = source or value
+                source = value
             elif value and name.startswith("level"):
                 level = _LEVELS.get(value, _LEVELS.get(value.lower(), value.lower()))
     rest = shown[at:]

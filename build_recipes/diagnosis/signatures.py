@@ -63,6 +63,8 @@ class Signature(Model, frozen=True):
     """Versions and machines, where it is not all."""
     hides: list[str] = msgspec.field(default_factory=list)
     """Signatures that are consequences of this one when both are in a log."""
+    quoted: str = ""
+    """Regex that one of the traceback's own lines (files, calls) must fit as well; empty for any."""
     package: str = ""
     """The package at fault, where it is always the same."""
 
@@ -77,6 +79,7 @@ class Rule:
 
     signature: Signature
     pattern: re.Pattern[str]
+    quoted: re.Pattern[str] | None
     order: int
     """Place in the files; ties are broken by it."""
 
@@ -97,9 +100,10 @@ def load(folder: Path = FAILURES) -> tuple[Rule, ...]:
             seen[signature.id] = path
             try:
                 pattern = re.compile(signature.regex)
+                quoted = re.compile(signature.quoted) if signature.quoted else None
             except re.error as error:
                 raise BadData(f"{path}: regex of '{signature.id}': {error}", "mend the regex") from error
-            rules.append(Rule(signature, pattern, len(rules)))
+            rules.append(Rule(signature, pattern, quoted, len(rules)))
     for rule in rules:
         for name in rule.signature.hides:
             if name not in seen:

@@ -172,7 +172,7 @@ def _build(tag: str, name: str, places: Places) -> Choice:
         plan = make_plan(Request(tag=tag, device=name), places)
     except ArmoryError as error:
         return Choice("build", f"{tag} for {name}", NOT_USABLE, (str(error.args[0]),))
-    seconds = estimate(plan) / plan.jobs + OVERHEAD_S
+    seconds = estimate(plan).cpu_s / plan.jobs + OVERHEAD_S
     return Choice("build", plan.wheel_version, "", (), torch=f"=={plan.torch.version}", build_s=seconds)
 
 

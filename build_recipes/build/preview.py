@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from build_recipes.build.compiling.costs import learned, table
+from build_recipes.build.compiling.estimate import Estimate, before
 from build_recipes.build.plan import TOOLKIT_GLIBC, TREE_GIB, Plan
 from build_recipes.build.stages.published import published
+from build_recipes.build.stages.trees import foreseen
 from build_recipes.kit.console import duration, say, size
 from build_recipes.sources.lockfile import FilePin, TreePin, pick_wheels
 from build_recipes.toolchain.cuda import system_toolkits
@@ -42,7 +43,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     """The plan with its sizes and estimates, as plain data."""
     files = downloads(plan)
     here = [pin for pin in files if (plan.places.downloads / pin.sha256 / pin.filename).exists()]
-    seconds = estimate(plan)
+    hoped = estimate(plan)
     ready = published(plan)
     return {
         **plan.as_dict(),
@@ -54,9 +55,25 @@ def preview(plan: Plan) -> dict[str, Any]:
         "download_bytes": sum(pin.size for pin in files) - sum(pin.size for pin in here),
         "cached_bytes": sum(pin.size for pin in here),
         "disk_gib": TREE_GIB / (2 if plan.request.smoke else 1),
-        "cpu_seconds": round(seconds),
-        "wall_seconds": round(seconds / plan.jobs + OVERHEAD_S),
-        "estimate_from": "this tree's own units" if learned(plan.tree / "units.jsonl") else "costs.toml",
+        "cpu_seconds": round(hoped.cpu_s),
+        "wall_seconds": round(hoped.cpu_s / plan.jobs + OVERHEAD_S),
+        "estimate_from": hoped.basis,
+        "estimate": {
+            "units": hoped.units,
+            "modules": hoped.modules,
+            "gib": hoped.gib,
+            "unknown": hoped.unknown,
+        },
+        "lacks": [
+            {
+                "tree": lack.tree.name,
+                "reason": lack.reason,
+                "needed_by": lack.needed_by,
+                "perhaps": lack.perhaps,
+                "next": lack.advice,
+            }
+            for lack in foreseen(plan)
+        ],
         "environment": planned_environment(plan),
     }
 
@@ -75,17 +92,14 @@ def _instead(tree: TreePin) -> str:
     return f"{len(tree.from_wheel.members)} files of {tree.from_wheel.wheel.filename}"
 
 
-def estimate(plan: Plan) -> float:
-    """CPU seconds the compile is expected to take.
-
-    The units are known only after configure; until then the table's total for the nearest device counts.
-    """
-    if plan.request.smoke:
-        return 120.0
-    totals = table().totals
-    key = plan.device.arch_list
-    seconds = totals.get(key, max(totals.values()))
-    return seconds * (len(plan.request.only) / 4 if plan.request.only else 1)
+def estimate(plan: Plan) -> Estimate:
+    """What the compile is expected to take; a configured tree knows its units, else the survey does."""
+    request = plan.request
+    if request.smoke:
+        return Estimate(2, 120.0, 3.0, {}, "a smoke build links one module and compiles one unit")
+    return before(
+        plan.tag, plan.version, plan.device.arch_list, plan.tree, only=request.only, without=request.without
+    )
 
 
 def planned_environment(plan: Plan) -> dict[str, str]:
@@ -130,6 +144,18 @@ def show(made: dict[str, Any]) -> None:
     say(f"  to fetch     {size(made['download_bytes'])} ({size(made['cached_bytes'])} in the cache)")
     say(f"  disk         {made['disk_gib']:.0f} GiB in {made['tree']}")
     say(
-        f"  compile      about {made['cpu_seconds'] / 60:.0f} CPU minutes, {duration(made['wall_seconds'])} "
-        f"on this machine ({made['estimate_from']})"
+        f"  compile      {made['estimate']['units']} units, about {made['cpu_seconds'] / 60:.0f} CPU minutes, "
+        f"{duration(made['wall_seconds'])} on this machine ({made['estimate_from']})"
     )
+    if made["estimate"]["unknown"]:
+        say(f"               and what {', '.join(made['estimate']['unknown'])} take, which is not known")
+    for lack in made["lacks"]:
+        if lack["needed_by"]:
+            what = f"{', '.join(lack['needed_by'])} need it"
+        elif lack["perhaps"]:
+            what = f"{', '.join(lack['perhaps'])} may need it: CMake will tell"
+        else:
+            what = f"{made['device']} compiles nothing of it"
+        say(f"  missing      {lack['tree']}: {lack['reason']}; {what}")
+        if lack["needed_by"] or lack["perhaps"]:
+            say(f"  next         {lack['next']}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from packaging.version import Version
 
-from build_recipes.build.compiling.costs import table
+from build_recipes.build.compiling.estimate import before
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.preview import OVERHEAD_S, estimate
 from build_recipes.build.request import Request, parse_duration
@@ -153,7 +153,7 @@ def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
         except ArmoryError as error:
             problem = str(error.args[0])
     omni = tuple(dict.fromkeys([*config.omni.always, *newest(world.omni, config.omni.newest)]))
-    seconds = (estimate(plan) if plan else _from_table(device, config)) / host.cores + OVERHEAD_S
+    seconds = (estimate(plan).cpu_s if plan else _from_survey(tag, device, config)) / host.cores + OVERHEAD_S
     return Job(
         id=f"{'main' if main else tag}-{device}{config.suffix}",
         tag=tag,
@@ -181,9 +181,13 @@ def _plan(tag: str, device: str, places: Places, host: Host, config: Config) -> 
         return None
 
 
-def _from_table(device: str, config: Config) -> float:
-    totals = table().totals
-    return 120.0 if config.smoke else totals.get(device_named(device).arch_list, max(totals.values()))
+def _from_survey(tag: str, device: str, config: Config) -> float:
+    """CPU seconds for a tag that has no plan: those of the nearest release."""
+    if config.smoke:
+        return 120.0
+    known = tag.removeprefix("v") in versions.facts().releases
+    version = tag.removeprefix("v") if known else versions.facts().releases[-1]
+    return before(tag, version, device_named(device).arch_list, Path()).cpu_s
 
 
 def _fingerprint(config: Config, plan: Plan, ref: str, omni: tuple[str, ...]) -> str:

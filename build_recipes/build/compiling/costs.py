@@ -41,8 +41,6 @@ class Table(Model, frozen=True):
     """costs.toml."""
 
     default: Default
-    totals: dict[str, float]
-    """Compute capability to the CPU seconds of a whole build."""
     rule: list[Rule]
 
 

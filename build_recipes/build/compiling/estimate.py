@@ -65,11 +65,12 @@ def before(
     :param tree: build tree, for what it measured before.
     :param only: targets to count; all but ``without`` where there are none.
     """
-    own = tag if surveyed.units_of(tag, arch_list) is not None else surveyed.nearest(version, arch_list)
-    found = surveyed.units_of(own, arch_list) or {}
+    own, arch = surveyed.nearest(tag, version, arch_list)
+    found = surveyed.units_of(own, arch) or {}
     asked = set(only) or set(found) - set(without)
     history = learned(tree / "units.jsonl")
-    basis = f"{own or 'no'} survey for {arch_list}, costs.toml" if not history else "this tree's own units"
+    basis = f"the units of {own} for {arch}" if own else "nothing: no survey is here"
+    basis += ", this tree's own figures" if history else ", costs.toml"
     made = of_units(
         (unit for target, units in found.items() if target in asked for unit in units or ()), history, basis
     )

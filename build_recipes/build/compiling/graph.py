@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from build_recipes.build.compiling.costs import Cost, expected, unit_name
 from build_recipes.facts import architectures
 from build_recipes.kit import process
+from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 
@@ -139,6 +141,24 @@ def check_targets(graph: Graph, capability: int) -> None:
             + ",".join(modules)
             + "; or add a patch for its list of architectures (docs/add-a-patch.md)",
         )
+
+
+def compare(path: Path, targets: Sequence[str], units: Sequence[str]) -> None:
+    """Say which units went away since the last configure of the same targets; nothing goes in silence.
+
+    :param path: where the units of the last one stand; written anew.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        known = before["units"] if before["targets"] == list(targets) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        known = []
+    if gone := sorted(set(known) - set(units)):
+        warn(
+            f"{len(units)} units now, {len(known)} at the last configure of this tree; gone: {', '.join(gone[:3])}"
+            + (f" and {len(gone) - 3} more" if gone[3:] else "")
+        )
+    write_atomic(path, json.dumps({"targets": list(targets), "units": sorted(units)}, indent=0))
 
 
 def pending(graph: Graph) -> list[str]:

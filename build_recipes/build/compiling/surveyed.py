@@ -38,13 +38,23 @@ def units_of(tag: str, arch_list: str) -> Units | None:
     }
 
 
-def nearest(version: str, arch_list: str) -> str:
-    """The surveyed tag most like a version: itself, else the next older, else the oldest; empty where none is."""
+def nearest(tag: str, version: str, arch_list: str) -> tuple[str, str]:
+    """The surveyed tag and architecture most like a tag and a device: itself, else the next older tag, else the
+    oldest; of an architecture that was never surveyed, the one that compiles most. Empty texts where there is none."""
     known = sorted(
-        (tag for tag, row in table().items() if arch_list in row), key=lambda tag: Version(tag[1:])
+        (one for one, row in table().items() if arch_list in row), key=lambda one: Version(one[1:])
     )
-    older = [tag for tag in known if Version(tag[1:]) <= Version(version)]
-    return (older or known)[-1 if older else 0] if known else ""
+    if not known:
+        rows = {
+            arch: sum(len(units or ()) for units in found.values())
+            for row in table().values()
+            for arch, found in row.items()
+        }
+        return nearest(tag, version, max(rows, key=lambda arch: rows[arch])) if rows else ("", "")
+    if tag in known:
+        return tag, arch_list
+    older = [one for one in known if Version(one[1:]) <= Version(version)]
+    return (older[-1] if older else known[0]), arch_list
 
 
 Table = dict[str, dict[str, dict[str, "list[str] | None"]]]

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.build.compiling import estimate, outputs
 from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling import outputs
 from build_recipes.build.compiling.broker import Broker
 from build_recipes.build.compiling.costs import learned, unit_name
 from build_recipes.build.compiling.drive import Outcome, drive, failing_block
@@ -18,7 +18,7 @@ from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory, swap_advice
-from build_recipes.build.stages import record, sources, trees
+from build_recipes.build.stages import generated, record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
@@ -125,10 +125,12 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         _clear(plan.tree, folder)
+        since = time.time_ns()
         done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
         if not done.ok:
             words = "\n".join(line for line in done.tail[-30:] if line.strip())
             raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
+        generated.keep_times(fetched.vllm.parent, since, plan.tree / "stages/generated.json")
         return {"folder": str(folder), "build": str(folder / "build.ninja")}
 
     seal = {
@@ -136,6 +138,8 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         "patches": plan.patches,
         "device": plan.device.arch_list,
         "trees": sorted(str(path) for path in fetched.trees.values()),
+        "sources": dict(fetched.seals),
+        "toolchain": [made.torch_version, made.cuda_version],
     }
     record.once(plan.tree, "configure", seal, work, files=lambda: _configured(plan.tree))
     return folder
@@ -231,11 +235,16 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     graph = graphs.read_graph(folder, made.python.parent / "ninja", wanted)
     graphs.check_gencode(graph, facts().host_code_units)
     graphs.check_targets(graph, plan.device.number)
-    journal = plan.tree / "units.jsonl"
-    history = learned(journal)
+    names = [command.unit for command in graph.commands]
+    graphs.compare(plan.tree / "stages/units.json", graph.targets, names)
+    history = learned(plan.tree / "units.jsonl")
     if graph.commands:
         unit, cost = graph.heaviest(history)
         check_memory(plan, unit, cost.gib)
+    hoped = estimate.of_units(
+        names, history, f"the configured graph, {'this tree' if history else 'costs.toml'}"
+    )
+    estimate.commit(plan.tree, hoped, names, hoped.cpu_s / plan.jobs)
     outcome = run_units(plan, graph, environment, began)
     if outcome.timed_out:
         left = len(graphs.pending(graph))
@@ -246,6 +255,8 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
         )
     if not outcome.ok:
         raise failure(plan, outcome)
+    check_unchanged(plan, graph)
+    say(estimate.say_how_it_went(estimate.settle(plan.tree, names)))
     return Compiled(
         folder=folder,
         environment=environment,
@@ -255,6 +266,23 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 2),
     )
+
+
+def check_unchanged(plan: Plan, graph: Graph) -> None:
+    """Refuse a compile during which ninja ran CMake again and units went away.
+
+    CMake's cache keeps what generators made of the sources as they were, so files it does not find then are no error.
+
+    :raises ConfigureFailed: the tree is marked, so that the next run configures it from the beginning.
+    """
+    now = {command.unit for command in graphs.read_graph(graph.folder, graph.ninja, graph.targets).commands}
+    if lost := [command.unit for command in graph.commands if command.unit not in now]:
+        (plan.tree / "stages/configure.json").unlink(missing_ok=True)
+        raise ConfigureFailed(
+            f"the sources below {plan.tree / 'src'} changed while they were compiled: CMake ran again, and "
+            f"{len(lost)} of {len(graph.commands)} units are gone, {lost[0]} among them",
+            "type the same command again: it configures anew",
+        )
 
 
 def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: float) -> Outcome:

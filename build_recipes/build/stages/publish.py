@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from build_recipes.build.compiling import estimate
 from build_recipes.build.compiling.costs import read_journal
 from build_recipes.build.plan import Plan
 from build_recipes.build.request import request_as_dict
@@ -141,6 +142,7 @@ def manifest_of(built: Built) -> dict[str, Any]:
         "modules": list(built.compiled.modules),
         "left_out": built.compiled.left_out,
         "completeness": built.packaged.completeness.as_dict(built.theirs.rows if built.theirs else None),
+        "estimate": estimate.read(plan.tree),
         "smoke": built.sample,
         "audit": built.audited.as_dict(),
         "seconds": {

@@ -18,6 +18,11 @@ from typing import Protocol
 from build_recipes.formats import abi
 from build_recipes.formats.elf import mapped
 
+_STANDARD = re.compile(
+    r"_Z(NK?S[toabsd]|NK?9__gnu_cxx|NK?10__cxxabiv|St|T[VISTv]+N?K?S[toabsd]|T[VIST]N10__cxxabiv|dl|da|nw|na)|__(cxa|gxx)_"
+)
+"""Names of the C++ standard library and its runtime (Itanium ABI: ``St``, ``So``, ``Ss`` stand for std)."""
+
 
 class Library(Protocol):
     """Something that exports symbols."""
@@ -77,6 +82,7 @@ def close(modules: Mapping[str, abi.Linked], libraries: Sequence[Library]) -> Cl
     brought = re.compile("|".join([*abi.system().brought, *(rf"^{start}[A-Z]" for start in prefixes)]))
     known = {*abi.system().system, *abi.system().driver}
     known |= {library.soname for library in libraries} | {Path(name).name for name in modules}
+    runtime = _runtime(libraries)
     exporters: list[Library] = [*libraries, *modules.values()]
     answers: dict[str, bool] = {}
     lost_symbols: dict[str, list[str]] = {}
@@ -89,6 +95,8 @@ def close(modules: Mapping[str, abi.Linked], libraries: Sequence[Library]) -> Cl
                 continue
             if not owner and symbol in abi.system().unversioned:
                 continue
+            if not owner and _STANDARD.match(symbol) and runtime.intersection(module.needed):
+                continue
             if symbol not in answers:
                 answers[symbol] = any(library.exports(symbol) for library in exporters)
             if not answers[symbol]:
@@ -98,6 +106,21 @@ def close(modules: Mapping[str, abi.Linked], libraries: Sequence[Library]) -> Cl
         if absent:
             lost_libraries[name] = absent
     return Closure(lost_symbols, lost_libraries)
+
+
+def _runtime(libraries: Sequence[Library]) -> set[str]:
+    """Libraries that bring the C++ runtime along: it, and those that need it themselves, directly or not.
+
+    The loader looks a symbol up in all that a module needs, however far. vLLM 0.22's official spinloop names no
+    libstdc++ and loads: libtorch, which it names, does.
+    """
+    found = {name for name in abi.system().system if name.startswith("libstdc++.so")}
+    grew = True
+    while grew:
+        more = {one.soname for one in libraries if found.intersection(one.needed)} - found
+        grew = bool(more)
+        found |= more
+    return found
 
 
 def missing_symbols(modules: Sequence[Path], libraries: Iterable[Path]) -> dict[str, list[str]]:

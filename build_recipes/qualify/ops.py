@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +103,13 @@ def home(space: str) -> str:
     return "_C" if space.startswith("_C_") else space
 
 
-def wanted(read: OpCalls, left_out: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+def wanted(
+    read: OpCalls, left_out: Collection[str], declared: Mapping[str, Collection[str]] | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
     """The ops that a CUDA wheel must register: those called, less other platforms' and left out modules'.
 
+    :param declared: ops by namespace that the compiled sources register, as the build read them; where it is not
+        known, ops.toml, which was read from vLLM 0.12.0, says which ops are other platforms'.
     :param left_out: extension modules that were left out on purpose; a namespace has its module's name.
     :returns: by namespace; and the calls that were passed over, ``namespace.name``.
     """
@@ -115,8 +119,15 @@ def wanted(read: OpCalls, left_out: Collection[str]) -> tuple[dict[str, list[str
     for space, names in read.called.items():
         for name in names:
             full = f"{space}.{name}"
-            other = home(space) in left_out or any(fnmatch.fnmatchcase(space, one) for one in foreign.spaces)
-            if other or any(fnmatch.fnmatchcase(full, one) for one in foreign.ops):
+            if declared is not None:
+                other = name not in declared.get(space, ())
+            else:
+                other = home(space) in left_out or any(
+                    fnmatch.fnmatchcase(text, one)
+                    for text, patterns in ((space, foreign.spaces), (full, foreign.ops))
+                    for one in patterns
+                )
+            if other:
                 passed.append(full)
             elif name not in read.guarded.get(space, ()):
                 kept.setdefault(space, []).append(name)

@@ -48,12 +48,10 @@ def read_ops(trial: Trial) -> dict[str, Any]:
         there = ops.registered(
             archive.read(name, most=archive.bounds.member) for name in names if name.endswith(".so")
         )
-        modules = sorted(
-            name[: name.index(".", name.rindex("/"))].replace("/", ".")
-            for name in names
-            if name.endswith(".so")
-        )
-    kept, passed = ops.wanted(read, {name.rsplit(".", 1)[-1] for name in trial.left_out})
+        files = [name for name in names if name.endswith(".so")]  # one for each Python may be there
+        modules = sorted({name[: name.index(".", name.rindex("/"))].replace("/", ".") for name in files})
+    left_out = {name.rsplit(".", 1)[-1] for name in trial.left_out}
+    kept, passed = ops.wanted(read, left_out, trial.manifest.get("ops") or None)
     absent = {
         space: gone for space, called in kept.items() if (gone := [one for one in called if one not in there])
     }

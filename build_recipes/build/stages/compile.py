@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.build import registrations
 from build_recipes.build.compiling import estimate, outputs
 from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.compiling.broker import Broker
@@ -56,6 +57,8 @@ class Compiled:
     """Units that this run compiled (not the cache, not an earlier run)."""
     cached: int
     seconds: float
+    ops: dict[str, list[str]]
+    """Torch ops by namespace that the compiled sources register."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -265,6 +268,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
         compiled=outcome.finished - outcome.cached,
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 2),
+        ops=registrations.of_graph(graph),
     )
 
 

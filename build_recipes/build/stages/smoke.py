@@ -71,6 +71,7 @@ def smoke_units(
         compiled=outcome.finished - outcome.cached,
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 2),
+        ops={},
     )
     return compiled, {"unit": unit.unit, "sass": seen, "gencode": list(unit.gencodes)}
 

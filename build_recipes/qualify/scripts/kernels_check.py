@@ -219,8 +219,12 @@ def marlin():
     }  # fmt: skip
     import inspect
 
-    known = inspect.signature(ops.gptq_marlin_gemm).parameters
-    out = ops.gptq_marlin_gemm(**{key: value for key, value in names.items() if key in known})
+    found = (getattr(ops, name, None) for name in ("gptq_marlin_gemm", "marlin_gemm"))  # renamed in 0.20
+    gemm = next((one for one in found if one), None)
+    if gemm is None:
+        raise Skip("this vLLM has no Marlin GEMM in its _custom_ops")
+    known = inspect.signature(gemm).parameters
+    out = gemm(**{key: value for key, value in names.items() if key in known})
     return compared(out, a.double() @ reference.double())
 
 
@@ -275,7 +279,7 @@ def main() -> None:
                 name = f"flash_attention_{version} hdim {size} {'prefill' if prefill else 'decode'}"
                 found.check(name, lambda v=version, s=size, p=prefill: flash_attention(v, s, p))
     found.check("fp8 quantisation and cutlass_scaled_mm", fp8_gemm)
-    found.check("gptq_marlin_gemm (uint4b8, group 128)", marlin)
+    found.check("Marlin GEMM (uint4b8, group 128)", marlin)
     found.check("topk_softmax", topk_softmax)
     found.check("moe_align_block_size", moe_align)
     torch.cuda.synchronize()

@@ -12,12 +12,14 @@ from wheel_maker import DATA, make_wheel
 
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.promise import Promise
+from build_recipes.build.imports import unresolved
 from build_recipes.build.modules import Part
 from build_recipes.build.result import Result, report
 from build_recipes.build.stages.package import check_links
 from build_recipes.build.whole import PLACEHOLDER, Official, complete
 from build_recipes.formats.wheel import Recorded, incomplete
 from build_recipes.kit.errors import PackageFailed
+from build_recipes.kit.paths import Places
 from build_recipes.sources.lockfile import FilePin, OfficialPin
 from build_recipes.sources.modules import Kind, Makeup, Module
 from build_recipes.wheelhouse.index import write_index
@@ -152,6 +154,19 @@ def test_a_program_of_another_machine_is_refused_and_one_of_its_own_can_run(tmp_
     found = {finding.id: finding.text for finding in audit.findings}
     assert found["machine:vllm-rs"].startswith(f"vllm/vllm-rs is for {machine}")
     assert "vllm/vllm-rs" in [module.path for module in audit.modules]
+
+
+def test_imports_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+    members = {
+        "vllm/__init__.py": b"",
+        "vllm/a.py": b"from vllm.cute import utils\nimport vllm._C\nfrom vllm.b import two\n",
+        "vllm/b.py": b"two = 2\ntry:\n    import vllm.nowhere\nexcept ImportError:\n    pass\n",
+        "vllm/_C.abi3.so": THOR,
+    }
+    places = Places(tmp_path / "cache", tmp_path / "build", tmp_path / "wheels")
+    assert unresolved(make_wheel(tmp_path, members), places) == {"vllm.cute:utils": ["vllm.a"]}
+    whole = {**members, "vllm/cute/__init__.py": b"", "vllm/cute/utils.py": b""}
+    assert unresolved(make_wheel(tmp_path, whole, version="0.12.1"), places) == {}
 
 
 def test_a_link_in_the_wheel_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from build_recipes.build.stages.patch import Patched, apply_series
 from build_recipes.build.stages.provision import Provisioned, provision
 from build_recipes.build.stages.trees import fetch_sources
 from build_recipes.build.whole import gather
-from build_recipes.kit.console import duration, say, step
+from build_recipes.kit.console import duration, say, step, warn
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import makeup
 from build_recipes.toolchain import distro
@@ -62,6 +62,8 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         step("native", native.summary())
         for line in packaged.completeness.lines():
             say(line)
+        for target, users in packaged.unresolved.items():
+            warn(f"{target}, which {users[0]} imports in any case, is not in the wheel")
         audited = gate.audit_gate(plan, made, compiled, packaged)
         step("audit", audited.summary())
         built = publish.Built(plan, fetched, patched, made, compiled, packaged, audited, theirs, sample)

@@ -11,6 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from build_recipes.build.imports import unresolved
 from build_recipes.build.plan import Plan, suffix
 from build_recipes.build.request import content_of, request_as_dict
 from build_recipes.build.stages.compile import Compiled
@@ -42,6 +43,8 @@ class Packaged:
     glibc: tuple[int, int]
     provenance: provenance.Inputs
     completeness: Completeness
+    unresolved: dict[str, list[str]]
+    """What modules of vLLM's import of each other in any case and is not in the wheel, with those modules."""
     seconds: float
 
 
@@ -112,8 +115,9 @@ def package(
         epoch=plan.epoch,
     )
     remove_tree(work)
+    lost = {} if plan.request.smoke else unresolved(wheel, plan.places)
     seconds = round(time.monotonic() - started, 2)
-    return Packaged(wheel, version, tag, glibc, inputs, found, seconds)
+    return Packaged(wheel, version, tag, glibc, inputs, found, lost, seconds)
 
 
 NOT_CONTENT = ("host", "jobs", "tree")

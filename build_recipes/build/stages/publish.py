@@ -141,6 +141,7 @@ def manifest_of(built: Built) -> dict[str, Any]:
         },
         "modules": list(built.compiled.modules),
         "left_out": built.compiled.left_out,
+        "unresolved_imports": built.packaged.unresolved,
         "ops": built.compiled.ops,
         "completeness": built.packaged.completeness.as_dict(built.theirs.rows if built.theirs else None),
         "estimate": estimate.read(plan.tree),

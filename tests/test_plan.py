@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build.pipeline import build
-from build_recipes.build.plan import Plan, check_disk, check_memory, make_plan
+from build_recipes.build.plan import Plan, check_memory, make_plan
 from build_recipes.build.preview import exports, preview
 from build_recipes.build.request import Request, parse_duration
 from build_recipes.build.stages import record
 from build_recipes.kit.errors import (
     ArchitectureMismatch,
     GlibcTooNew,
-    NotEnoughDisk,
     ToolchainMismatch,
     TreeBusy,
     UnsupportedPair,
@@ -132,8 +131,8 @@ def test_a_python_that_vllm_refuses_is_said_before_the_fetch(places: Places) -> 
     assert list(places.build.iterdir()) == []
 
 
-def test_too_little_memory_or_disk_is_said_before_the_compile(
-    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_too_little_memory_is_said_before_the_compile(
+    places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = plan_of(places, dataclasses.replace(X86, memory_gib=7.5))
     check_memory(plan_of(places), "_C/x.cu.o", 12.6)
@@ -142,9 +141,6 @@ def test_too_little_memory_or_disk_is_said_before_the_compile(
     said = " ".join(capsys.readouterr().err.split())
     assert "expected to take 12.6 GiB; this machine has 7.5 GiB of memory and swap: it runs alone" in said
     assert "fallocate -l 8G" in said
-    monkeypatch.setattr("build_recipes.build.plan.free_disk", lambda folder: 2 * 2**30)
-    with pytest.raises(NotEnoughDisk, match=r"2\.0 GiB free"):
-        check_disk(plan_of(places))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +150,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["soon", "m", "-5m", "1d"])
+@pytest.mark.parametrize("text", ["soon", "m", "-5m", "1w"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(UsageError, match="no duration"):
         parse_duration(text)

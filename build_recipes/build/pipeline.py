@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from build_recipes.build.plan import Plan, check_disk
+from build_recipes.build.clean import sweep
+from build_recipes.build.disk import check_disk, told_when_full
+from build_recipes.build.plan import Plan
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
 from build_recipes.build.stages import compile as compiling
@@ -34,11 +36,12 @@ def build(plan: Plan, *, install: bool = False) -> Result:
     check_disk(plan)
     distro.ensure(plan.host, cross=plan.cross, install=install)
     check_given(plan)
-    with record.tree_lock(plan.tree):
+    with told_when_full(plan.tree, plan.places.cache, plan.places.wheels), record.tree_lock(plan.tree):
         step(
             "plan",
             f"{plan.tag} for {plan.device.title}: {plan.wheel_version}, fingerprint {plan.fingerprint}",
         )
+        sweep(plan.places, plan.tree)
         sources.distrust(plan.tree)
         fetched = fetch_sources(plan)
         theirs = None if plan.request.smoke else gather(plan, makeup(fetched.vllm), fetched.missing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,11 @@ from build_recipes.kit.console import warn
 from build_recipes.kit.errors import (
     CpuTorch,
     GlibcTooNew,
-    NotEnoughDisk,
     TorchCudaMismatch,
     UnsupportedPair,
     UsageError,
 )
-from build_recipes.kit.host import Host, free_disk
+from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
 from build_recipes.patching.series import selected
 from build_recipes.sources.lockfile import Lock, TorchPin, load_lock
@@ -224,8 +224,21 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         places=places,
         here=detected == name,
     )
+    check_path(made.tree)
     check_glibc(made)
     return made
+
+
+def check_path(tree: Path) -> None:
+    """Refuse a build folder with characters that CMake files, nvcc or PATH would take apart.
+
+    :raises UsageError: naming the character.
+    """
+    if found := re.search(r"[^\w./+@=,~-]", str(tree)):
+        raise UsageError(
+            f"the build folder {tree} has a '{found[0]}' in its path, which vLLM's CMake files and nvcc do not take",
+            "VLLM_ARMORY_BUILD=/path/without/it ./inv build ...",
+        )
 
 
 def check_glibc(plan: Plan) -> None:
@@ -277,20 +290,6 @@ def choose_torch(lock: Lock, version: str) -> TorchPin:
             f"./inv build --tag {lock.tag} without --torch",
         )
     return pin
-
-
-def check_disk(plan: Plan) -> None:
-    """Refuse a build tree that cannot be filled. A tree that is there has most of what it needs.
-
-    :raises NotEnoughDisk: and how much is missing.
-    """
-    need = (TREE_GIB if not plan.request.smoke else TREE_GIB / 2) * 2**30
-    free = free_disk(plan.tree)
-    if free < need and not plan.tree.exists():
-        raise NotEnoughDisk(
-            f"{plan.tree.parent} has {free / 2**30:.1f} GiB free; the build tree needs about {need / 2**30:.0f}",
-            "free some, or put it elsewhere: VLLM_ARMORY_BUILD=/big/disk ./inv build ...",
-        )
 
 
 def check_memory(plan: Plan, unit: str, expected_gib: float) -> None:

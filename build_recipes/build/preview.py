@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from build_recipes.build.compiling.estimate import Estimate, before
-from build_recipes.build.plan import TOOLKIT_GLIBC, TREE_GIB, Plan
+from build_recipes.build.disk import downloads, here, needs
+from build_recipes.build.plan import Plan
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
 from build_recipes.kit.console import duration, say, size
-from build_recipes.sources.lockfile import FilePin, TreePin, pick_wheels
-from build_recipes.toolchain.cuda import system_toolkits
+from build_recipes.sources.lockfile import TreePin
 
 OVERHEAD_S = 60
 """Seconds of a build beside its compilers once everything is fetched (measured: fetch to configure, package, audit)."""
 
 
-def downloads(plan: Plan) -> list[FilePin]:
-    """The files a build would read from package indexes."""
-    host, device, python = plan.host.machine, plan.device.machine, plan.host.python
-
-    def pick(group: str, machine: str, glibc: tuple[int, int], torch: str | None = None) -> list[FilePin]:
-        return pick_wheels(plan.lock, group, machine=machine, python=python, glibc=glibc, torch=torch)
-
-    wanted = pick("build", host, plan.host.glibc)
-    if not _own_toolkit(plan):
-        wanted += pick("cuda", host, TOOLKIT_GLIBC)
-    if plan.cross:
-        wanted += pick("cuda", device, TOOLKIT_GLIBC)
-    for group in ("torch",) if plan.cross else ("torch", "torch-deps"):
-        if not plan.torch_existing:
-            wanted += pick(group, device, plan.device_glibc, plan.torch.version)
-    if plan.lock.vllm.sdist and plan.request.source == "sdist":
-        wanted.append(plan.lock.vllm.sdist)
-    return list({pin.sha256: pin for pin in wanted}.values())
-
-
 def preview(plan: Plan) -> dict[str, Any]:
     """The plan with its sizes and estimates, as plain data."""
     files = downloads(plan)
-    here = [pin for pin in files if (plan.places.downloads / pin.sha256 / pin.filename).exists()]
+    cached = sum(pin.size for pin in files if here(plan, pin))
+    room = needs(plan)
     hoped = estimate(plan)
     ready = published(plan)
     return {
@@ -52,9 +32,10 @@ def preview(plan: Plan) -> dict[str, Any]:
             {"name": tree.name, "repository": tree.repository, "commit": tree.commit or _instead(tree)}
             for tree in plan.lock.trees
         ],
-        "download_bytes": sum(pin.size for pin in files) - sum(pin.size for pin in here),
-        "cached_bytes": sum(pin.size for pin in here),
-        "disk_gib": TREE_GIB / (2 if plan.request.smoke else 1),
+        "download_bytes": sum(pin.size for pin in files) - cached,
+        "cached_bytes": cached,
+        "disk_gib": round(sum(need.octets for need in room) / 2**30, 1),
+        "disk": [{"folder": str(need.folder), "what": need.what, "bytes": need.octets} for need in room],
         "cpu_seconds": round(hoped.cpu_s),
         "wall_seconds": round(hoped.cpu_s / plan.jobs + OVERHEAD_S),
         "estimate_from": hoped.basis,
@@ -76,13 +57,6 @@ def preview(plan: Plan) -> dict[str, Any]:
         ],
         "environment": planned_environment(plan),
     }
-
-
-def _own_toolkit(plan: Plan) -> bool:
-    """Whether a CUDA toolkit of this machine comes before one from wheels."""
-    if plan.cross or plan.request.cuda == "wheels":
-        return False
-    return bool(plan.request.cuda or os.environ.get("CUDA_HOME") or any(system_toolkits()))
 
 
 def _instead(tree: TreePin) -> str:
@@ -142,7 +116,8 @@ def show(made: dict[str, Any]) -> None:
         say(f"  tree         {tree['name']} {tree['commit']}")
     say(f"  patches      {', '.join(made['patches']) or 'none'}")
     say(f"  to fetch     {size(made['download_bytes'])} ({size(made['cached_bytes'])} in the cache)")
-    say(f"  disk         {made['disk_gib']:.0f} GiB in {made['tree']}")
+    for need in made["disk"]:
+        say(f"  disk         {size(need['bytes'])} for {need['what']} in {need['folder']}")
     say(
         f"  compile      {made['estimate']['units']} units, about {made['cpu_seconds'] / 60:.0f} CPU minutes, "
         f"{duration(made['wall_seconds'])} on this machine ({made['estimate_from']})"

@@ -53,15 +53,15 @@ def content_of(request: Request) -> dict[str, object]:
     return {key: value for key, value in request_as_dict(request).items() if key in CONTENT}
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of ``9m``, ``5h30m``, ``90`` (seconds); 0 for an empty text.
+def parse_duration(text: str, option: str = "--time-box") -> float:
+    """Seconds of ``30d``, ``9m``, ``5h30m``, ``90`` (seconds); 0 for an empty text.
 
     :raises UsageError: it is none.
     """
     if not text:
         return 0.0
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
     if not match or not any(match.groups()):
-        raise UsageError(f"--time-box {text} is no duration", "write 9m, 5h30m or 45s")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
+        raise UsageError(f"{option} {text} is no duration", "write 9m, 5h30m, 45s or 30d")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)

@@ -204,3 +204,36 @@ def survey(
             console.emit_json([cell.__dict__ for cell in cells])
         else:
             surveys.show(cells)
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        "keep": "build trees that stay, the last used first (-1: all)",
+        "older": "what was not used for so long goes, too: 30d",
+        "dry": "remove nothing, say what would go",
+        "json": "print one JSON document on stdout",
+    },
+)
+def clean(c: Context, keep: int = -1, older: str = "", dry: bool = False, json: bool = False) -> None:
+    """Show what is kept where, how large, and why; remove what killed runs left, and what is asked for."""
+    with door(json):
+        from build_recipes.build import clean as cleaning
+        from build_recipes.build.request import parse_duration
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.errors import UsageError
+        from build_recipes.kit.paths import Places
+
+        if keep < -1:
+            raise UsageError(f"--keep {keep} is no number of build trees", "--keep 2")
+        done = cleaning.clean(
+            Places.from_environment(),
+            keep=keep if keep >= 0 else None,
+            older_s=parse_duration(older, "--older") or None,
+            dry=dry,
+        )
+        if json:
+            emit_json(done)
+        else:
+            cleaning.show(done)

@@ -49,10 +49,14 @@ class Host:
 
 def free_disk(folder: Path) -> int:
     """Free bytes on the file system that ``folder`` is or will be on."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def _glibc() -> tuple[int, int]:

@@ -38,7 +38,11 @@ def filled(folder: Path, fill: Fill) -> Path:
 
 def stands(folder: Path) -> bool:
     """Whether a folder that `filled` made is there and every file in it is as it was filled."""
-    return folder.exists() and evidence.damaged(folder, manifest_of(folder)) == []
+    if not folder.exists() or evidence.damaged(folder, manifest_of(folder)) != []:
+        return False
+    with contextlib.suppress(OSError):
+        os.utime(manifest_of(folder))  # when it was last used, for `invoke clean`
+    return True
 
 
 def manifest_of(folder: Path) -> Path:

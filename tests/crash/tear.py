@@ -23,7 +23,7 @@ from pathlib import Path
 
 WAYS = ("empty", "half", "flipped", "removed")
 PROJECT = Path(__file__).resolve().parents[2]
-COMMAND = ["./inv", "build", "--tag", "v0.12.0", "--device", "thor", "--smoke", "--cache", "off"]
+COMMAND = ["./inv", "build", "--tag", "v0.12.0", "--device", "thor", "--smoke"]
 MOST = 40
 """Files of one class that are torn in one round; the others are left for another seed."""
 

@@ -57,7 +57,7 @@ def test_the_document(places: Places, tmp_path: Path, omni: Path, capsys: pytest
         _verify(omni, vllm, json=True)
     assert caught.value.exit_code == 62
     document = json.loads(capsys.readouterr().out)
-    assert list(document) == ["omni", "vllm", "verdict", "breaks", "calls", "warnings", "suggest"]
+    assert list(document) == ["omni", "vllm", "verdict", "breaks", "calls", "warnings", "suggest", "unread"]
     assert (document["omni"], document["vllm"], document["verdict"]) == ("1.0", "1.0", "breaks")
     assert document["breaks"] == [
         {
@@ -175,10 +175,11 @@ def test_versions_that_do_not_exist(places: Places, omni: Path) -> None:
 
 
 def test_an_index_that_cannot_be_reached(places: Places, omni: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from build_recipes.kit import http
     from build_recipes.sources import registry
 
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setattr(registry, "ATTEMPTS", 1)
+    monkeypatch.setattr(http, "ATTEMPTS", 1)
     registry.packages.cache_clear()
     with pytest.raises(CouldNotCheck, match="not known") as caught:
         _verify(omni, tag="v0.12.0")

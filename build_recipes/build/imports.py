@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from build_recipes.kit.paths import Places
-from build_recipes.verify.judge.resolve import NO_MODULE, NO_NAME, Resolver
+from build_recipes.verify.judge.answers import FOUND, NO_MODULE, NO_NAME
+from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.read.model import ALWAYS, IMPORT
 from build_recipes.verify.read.store import Store
 from build_recipes.verify.read.tree import open_tree
@@ -27,7 +28,9 @@ def unresolved(wheel: Path, places: Places) -> dict[str, list[str]]:
             source = asked.absolute(source, module)
             if source.partition(".")[0] != "vllm":
                 continue
-            answer = asked.name(source, name) if name else asked.module(source)
+            answer = asked.exists(source)
+            if answer.status == FOUND and name and f"{source}.{name}" not in tree.modules:
+                answer = asked.defined(source, name)
             if answer.status in (NO_MODULE, NO_NAME):
                 found.setdefault(f"{source}:{name}" if name else source, set()).add(module)
     return {target: sorted(modules) for target, modules in sorted(found.items())}

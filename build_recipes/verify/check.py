@@ -13,9 +13,10 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.kit import console, paths
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
 from build_recipes.kit.paths import Places
+from build_recipes.verify.judge.answers import MISSING
 from build_recipes.verify.judge.matrix import kept_table
 from build_recipes.verify.judge.moved import History
-from build_recipes.verify.judge.resolve import MISSING, Resolver
+from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import known, suggest
 from build_recipes.verify.judge.table import Table
 from build_recipes.verify.judge.verdict import CLEAN, Report, judge

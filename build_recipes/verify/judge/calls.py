@@ -25,7 +25,7 @@ from build_recipes.verify.read.model import (
     Try,
     walk,
 )
-from build_recipes.verify.read.tree import OMNI, VLLM
+from build_recipes.verify.read.syntax import VLLM
 
 ERROR, WARNING = "error", "warning"
 
@@ -194,30 +194,9 @@ class Caller:
             return (own, place) if place.kind == CLASS else None
         if not own:
             return None
-        target = self._leads_out(module, base)
+        target = self.own.leads_out(module, base)
         above = self.vllm.target(target) if target else None
         return (False, above) if above is not None and above.kind == CLASS else None
-
-    def _leads_out(self, module: str, name: str, depth: int = 0) -> str:
-        """Where an import of vllm-omni leads in vLLM: ``module:name``; empty if elsewhere."""
-        first, _, rest = name.partition(".")
-        surface = self.own.tree.surface(module)
-        entry = surface.names.get(first) if surface is not None else None
-        if entry is None or depth > 8:
-            return ""
-        if entry.kind == VALUE and entry.target.startswith("="):
-            return self._leads_out(module, entry.target[1:], depth + 1)
-        source, _, asked = entry.target.partition(":")
-        source = self.own.absolute(source, module)
-        top = source.partition(".")[0]
-        if top == OMNI and asked and not rest:
-            return self._leads_out(source, asked, depth + 1)
-        if top != VLLM:
-            return ""
-        if not rest:
-            return f"{source}:{asked}" if asked else ""
-        *middle, last = rest.split(".")
-        return f"{'.'.join([source, *([asked] if asked else []), *middle])}:{last}"
 
     def method(self, call: Call, module: str, tested: bool) -> None:
         """``super().name(...)``, or ``self.name(...)`` of what is inherited from vLLM."""
@@ -318,7 +297,7 @@ class Caller:
         last = decorator.rpartition(".")[2]
         if last == "dataclass":
             return True
-        target = self._leads_out(module, decorator)
+        target = self.own.leads_out(module, decorator)
         place = self.vllm.target(target) if target else None
         function = self._function(place) if place is not None and place.kind == FUNCTION else None
         return function is not None and any(d.endswith("dataclass_transform") for d in function.decorators)

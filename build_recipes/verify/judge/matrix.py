@@ -19,9 +19,10 @@ import msgspec
 from build_recipes.kit import console
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places
+from build_recipes.verify.judge.answers import NO_ATTRIBUTE
 from build_recipes.verify.judge.moved import Mover
 from build_recipes.verify.judge.reach import entry_points, reach
-from build_recipes.verify.judge.resolve import NO_ATTRIBUTE, Resolver
+from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import remember
 from build_recipes.verify.judge.table import Question, Release, Table, answer
 from build_recipes.verify.judge.verdict import Cell, cell

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from build_recipes.verify.judge.resolve import NO_ATTRIBUTE
+from build_recipes.verify.judge.answers import NO_ATTRIBUTE
 from build_recipes.verify.read.store import code_digest
 from build_recipes.verify.read.tree import Tree
 

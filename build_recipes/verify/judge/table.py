@@ -7,13 +7,15 @@ that are touched by a bad answer are played again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
+from build_recipes.verify.judge import conditions
+from build_recipes.verify.judge.answers import FOUND, MISSING, NONE, YES, Answer
 from build_recipes.verify.judge.importing import Edge, Event, Played, Player
-from build_recipes.verify.judge.resolve import FOUND, MISSING, NONE, Answer, Resolver
-from build_recipes.verify.read.model import BODY, Import, Load, Node, Row, Summary, Try, With, walk
+from build_recipes.verify.judge.resolve import Resolver
+from build_recipes.verify.read.model import BODY, If, Import, Load, Node, Row, Summary, Try, With, walk
 from build_recipes.verify.read.tree import VLLM
 
 Question = tuple[str, str, str]
@@ -39,6 +41,19 @@ class Table(msgspec.Struct):
     asked: set[Question]
     replies: dict[str, Reply]
     """By the question's parts, joined by a space; what is not here was found."""
+    version: str = ""
+
+    def may_load(self, module: str, by: Collection[str]) -> bool:
+        """Not known from answers."""
+        return True
+
+    def runs(self, target: str, path: list[str]) -> Answer:
+        """Not known from answers."""
+        return YES
+
+    def makes(self, target: str) -> Answer:
+        """Not known from answers."""
+        return YES
 
     def module(self, module: str) -> Answer:
         """``import module``."""
@@ -87,6 +102,9 @@ def questions(summaries: dict[str, Summary], own: Resolver) -> dict[Question, se
                         found.setdefault(("m", module, ""), set()).add(here)
                         for name in node.names:
                             found.setdefault(("n", module, name), set()).add(here)
+                elif isinstance(node, If) and node.ask:
+                    for question in conditions.questions(node.ask):
+                        found.setdefault(question, set()).add(here)
                 elif isinstance(node, Load) and node.target.partition(".")[0].partition(":")[0] == VLLM:
                     found.setdefault(("a", node.target, ".".join(node.path)), set()).add(here)
     return found
@@ -94,7 +112,7 @@ def questions(summaries: dict[str, Summary], own: Resolver) -> dict[Question, se
 
 def answer(wanted: Iterable[Question], resolver: Resolver, known: Table | None = None) -> Table:
     """Ask a vLLM tree; what ``known`` answers already is not asked again."""
-    table = known or Table(set(), {})
+    table = known or Table(set(), {}, resolver.version)
     for question in wanted:
         if question in table.asked:
             continue
@@ -103,7 +121,7 @@ def answer(wanted: Iterable[Question], resolver: Resolver, known: Table | None =
         if kind == "m":
             found = resolver.module(left)
         elif kind == "n":
-            found = resolver.name(left, right) if right != "*" else resolver.module(left)
+            found = resolver.name(left, right)
         else:
             found, module, name = resolver.load(left, right.split("."))
         table.asked.add(question)
@@ -123,12 +141,11 @@ class Release:
         self.questions = questions(summaries, own)
         everything = Player(own, summaries, Table(set(), {}))
         self.clean = everything.play(first)
-        self.provided = everything.provided
         self.imports: dict[str, set[str]] = {}
         for edge in self.clean.edges:
             if edge.guard is None:
                 self.imports.setdefault(edge.source, set()).update(_with_parents(edge.target))
-        self.sensitive = {m for m, s in summaries.items() if _guards_own(s.flow.body)}
+        self.sensitive = {m for m, s in summaries.items() if _guards_own(s.flow.body) or _asks(s)}
 
     def play(self, table: Table) -> Played:
         """The outcome on one vLLM; events of functions that no import runs are left out."""
@@ -139,6 +156,7 @@ class Release:
             touched |= more
         player = Player(self.own, self.summaries, table)
         player.untouched = {m: self.imports.get(m, set()) for m in self.summaries if m not in touched}
+        player.patches = self.clean.patches
         for module in (*self.first, *self.summaries):
             player.import_module(module)
         player.result.edges |= {edge for edge in self.clean.edges if edge.source not in touched}
@@ -158,6 +176,12 @@ def _guards_own(body: list[Node]) -> bool:
         and any(isinstance(outer, (Try, With)) and part == BODY for outer, part in around)
         for node, around in walk(body)
     )
+
+
+def _asks(summary: Summary) -> bool:
+    """Whether what a file does depends on the vLLM it finds."""
+    bodies = (summary.flow.body, *summary.flow.functions.values())
+    return any(isinstance(node, If) and bool(node.ask) for body in bodies for node, _ in walk(body))
 
 
 __all__ = ["Edge", "Event", "Question", "Release", "Table", "answer", "questions"]

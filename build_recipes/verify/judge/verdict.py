@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from build_recipes.verify.judge.answers import BREAKING, MISSING
 from build_recipes.verify.judge.calls import ERROR, Caller, Finding, Key, news
 from build_recipes.verify.judge.importing import Event, Player
 from build_recipes.verify.judge.moved import History, Moved, Mover
 from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, entry_points, reach
-from build_recipes.verify.judge.resolve import MISSING, Resolver
+from build_recipes.verify.judge.resolve import Resolver
+from build_recipes.verify.judge.room import with_room
 from build_recipes.verify.judge.table import Release, Table
 from build_recipes.verify.read.model import Summary
 from build_recipes.verify.read.tree import OMNI, Tree
@@ -66,6 +68,8 @@ class Report(msgspec.Struct):
     suggest: dict[str, Any] = {}
     baseline: str = ""
     """The vLLM that the calls were compared with; empty where they were not looked at."""
+    unread: dict[str, str] = {}
+    """Files that an import needs and that could not be read, with the reason."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,8 +113,12 @@ def cell(release: Release, omni: Tree, tiers: dict[str, Reached], table: Table, 
 
 
 def _breaks(event: Event) -> bool:
-    """Only what vLLM lacks, at import, without a guard: not what vllm-omni itself got wrong."""
-    return event.guard is None and event.kind in MISSING and not event.module.startswith(OMNI)
+    """Only what vLLM lacks, at import, without a guard: not what the package itself got wrong."""
+    return (
+        event.guard is None
+        and event.kind in BREAKING
+        and event.module.partition(".")[0] != event.where.partition(".")[0]
+    )
 
 
 def _entry(event: Event, reached: Reached, where: Moved) -> Break:
@@ -129,11 +137,16 @@ def _entry(event: Event, reached: Reached, where: Moved) -> Break:
 
 
 def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History | None = None) -> Report:
-    """The verdict on a pair, made anew.
+    """The verdict on a pair, made anew. It is ``unknown`` where no break was found and a file that the import needs
+    could not be read.
 
     :param baseline: the vLLM that this vllm-omni was made for; calls are compared with it.
     :param history: who had a name before that this vLLM has nowhere.
     """
+    return with_room(lambda: _judge(omni, vllm, baseline, history))
+
+
+def _judge(omni: Tree, vllm: Tree, baseline: Tree | None, history: History | None) -> Report:
     summaries = omni.summaries()
     own, resolver = Resolver(omni), Resolver(vllm)
     played = Player(own, summaries, resolver).play(entry_points(omni))
@@ -144,9 +157,10 @@ def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History
     for event in played.events:
         entry = _entry(event, tiers[event.where], mover.where)
         (breaks if _breaks(event) else warnings).append(entry)
-    for package, tree in ((OMNI, omni), ("vllm", vllm)):
+    for tree in (omni, vllm):
         for path, problem in sorted(tree.problems.items()):
-            warnings.append(Break(package, None, path, 0, "unreadable", MODEL, problem, [], None))
+            warnings.append(Break(tree.package, None, path, 0, "unreadable", MODEL, problem, [], None))
+    unread = _unread(omni, vllm, tiers, played.unread)
     by_file = {omni.modules[module]: reached for module, reached in tiers.items()}
     calls: list[CallBreak] = []
     if baseline is not None and baseline.identity != vllm.identity:
@@ -170,12 +184,28 @@ def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History
     return Report(
         omni=omni.version or omni.index.origin,
         vllm=vllm.version or vllm.index.origin,
-        verdict=BREAKS if decisive else CLEAN,
+        verdict=BREAKS if decisive else UNDECIDED if unread else CLEAN,
         breaks=breaks,
         calls=calls,
         warnings=warnings,
         baseline=(baseline.version or baseline.index.origin) if baseline is not None else "",
+        unread=unread,
     )
+
+
+def _unread(
+    omni: Tree, vllm: Tree, tiers: dict[str, Reached], needed: set[tuple[str, str]]
+) -> dict[str, str]:
+    """Files on the way that could not be read: of the package those of no other platform, of vLLM those that
+    such a file imports."""
+    found = {
+        omni.modules[module]: omni.unread(module)
+        for module, reached in tiers.items()
+        if reached.tier != PLATFORM and omni.unread(module)
+    }
+    if any(tiers[where].tier != PLATFORM for where, _ in needed):
+        found.update(vllm.problems)
+    return found
 
 
 def _news(summaries: dict[str, Summary], own: Resolver, then: Resolver, now: Resolver) -> dict[Key, Finding]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
+from build_recipes.verify.read.constants import NotConstant, imported, importer, value_of
 from build_recipes.verify.read.model import Call, Import, Load, Node, Patch
 from build_recipes.verify.read.scope import Scope
 from build_recipes.verify.read.syntax import dotted, text_of
@@ -20,7 +22,7 @@ _PARTS: dict[type, tuple[str, ...]] = {
 }
 """Fields of an expression that hold expressions."""
 
-_BY_NAME = frozenset({"import_module", "__import__", "setattr", "getattr", "extend_enum", "setdefault"})
+_BY_NAME = frozenset({"setattr", "getattr", "extend_enum", "setdefault", "find_spec", "delattr"})
 
 
 class Expressions:
@@ -32,6 +34,8 @@ class Expressions:
     def __init__(self, roots: tuple[str, ...]) -> None:
         self.roots = roots
         self.known: Scope = {}
+        self.values: dict[str, Any] = {}
+        """Constants in sight, for `constants.value_of`."""
         self.prefix = ""
         self.heirs: set[str] = set()
 
@@ -51,7 +55,9 @@ class Expressions:
                     todo.append(item.value)
             elif isinstance(item, ast.Call):
                 self.call(item, out)
-                if type(item.func) is not ast.Name:
+                if isinstance(item.func, ast.Lambda):
+                    todo.append(item.func.body)  # called where it stands
+                elif type(item.func) is not ast.Name:
                     todo.append(item.func)
                 todo.extend(item.args)
                 for keyword in item.keywords:
@@ -75,7 +81,7 @@ class Expressions:
         """A chain of attributes; False where it does not begin with a name."""
         first = _first(node)
         if first is None:
-            return False
+            return self.of_imported(node, out)
         target = self.known.get(first)
         if not target or target.startswith(":"):
             return True
@@ -88,23 +94,77 @@ class Expressions:
             out.append(Load(node.lineno, target, path[1:]))
         return True
 
+    def of_imported(self, node: ast.Attribute, out: list[Node]) -> bool:
+        """``import_module("x").y`` and ``sys.modules["x"].y``: read (or set) of what the call gives."""
+        path: list[str] = []
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            path.insert(0, inner.attr)
+            inner = inner.value
+        module = None
+        if isinstance(inner, ast.Call):
+            found = self.imported(inner)
+            module = found[1] if found is not None else None
+        elif isinstance(inner, ast.Subscript) and dotted(inner.value) == ["sys", "modules"]:
+            module = self.text(inner.slice)
+        if not module or not self.touches(module):
+            return False
+        todo = [inner.value, inner.slice] if isinstance(inner, ast.Subscript) else []
+        if isinstance(inner, ast.Call):
+            self.expression(inner, out)
+        for part in todo:
+            self.expression(part, out)
+        kind = Patch if isinstance(node.ctx, ast.Store) else Load
+        out.append(kind(node.lineno, module, path))
+        return True
+
+    def imported(self, node: ast.Call) -> tuple[str, str] | None:
+        """What an ``import_module(...)`` imports and gives; None where it is another call or cannot be told."""
+        try:
+            return imported(node, self.values)
+        except NotConstant:
+            return None
+
+    def text(self, node: ast.expr) -> str | None:
+        """A string that is worked out from constants."""
+        plain = text_of(node)
+        if plain is not None or isinstance(node, ast.Constant):
+            return plain
+        try:
+            found = value_of(node, self.values)
+        except NotConstant:
+            return None
+        return found if isinstance(found, str) else None
+
     def subscript(self, node: ast.Subscript, out: list[Node]) -> None:
         """``X.__dict__["name"]`` and ``sys.modules["name"] = ...``."""
-        key = text_of(node.slice)
-        if key is None or not isinstance(node.value, ast.Attribute):
+        if not isinstance(node.value, ast.Attribute):
             return
         path = dotted(node.value)
+        if path[-2:] != ["sys", "modules"] and path[-1:] != ["__dict__"]:
+            return
+        key = self.text(node.slice)
+        if key is None:
+            return
         if path[-2:] == ["sys", "modules"] and isinstance(node.ctx, ast.Store) and self.touches(key):
             out.append(Patch(node.lineno, key, []))
-        elif path[-1:] == ["__dict__"] and isinstance(node.ctx, ast.Load):
+        elif path[-1:] == ["__dict__"]:
             target = self.known.get(path[0])
             if target and not target.startswith(":"):
-                out.append(Load(node.lineno, target, [*path[1:], f"[{key}]"]))
+                if isinstance(node.ctx, ast.Load):
+                    out.append(Load(node.lineno, target, [*path[1:], f"[{key}]"]))
+                else:
+                    out.append(Patch(node.lineno, target, [*path[1:-1], key]))
 
     def call(self, node: ast.Call, out: list[Node]) -> None:
         """A call, and what is imported, read or set by a name in a string."""
         function = node.func
         if isinstance(function, (ast.Name, ast.Attribute)):
+            if importer(function, self.values) is not None:
+                found = self.imported(node)
+                if found is not None and self.touches(found[0]):
+                    out.append(Import(node.lineno, found[0], []))
+                return
             last = function.id if isinstance(function, ast.Name) else function.attr
             if last not in _BY_NAME or not self.by_name(node, dotted(function), out):
                 target, path = self.callee(function)
@@ -118,6 +178,13 @@ class Expressions:
         """Target and path of a `Call`; an empty target where it is nothing that is kept."""
         first = _first(function)
         if first is None:
+            if isinstance(function, ast.Call):  # the result is called: a decorator that is made by a call
+                target, path = self.callee(function.func)
+                return target, [*path, RESULT] if target else []
+            if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Call):
+                target, path = self.callee(function.value.func)
+                if target and not target.startswith(("super:", "self:")):
+                    return target, [*path, RESULT, function.attr]
             if (
                 isinstance(function, ast.Attribute)
                 and isinstance(function.value, ast.Call)
@@ -126,9 +193,9 @@ class Expressions:
             ):
                 return f"super:{self.owner()}", [function.attr]
             return "", []
-        target = self.known.get(first)
-        if target:
-            return target, dotted(function)[1:]
+        bound = self.known.get(first)
+        if bound:
+            return bound, dotted(function)[1:]
         if first == "self" and (owner := self.owner()):
             path = dotted(function)
             if len(path) == 2:
@@ -144,12 +211,12 @@ class Expressions:
 
     def by_name(self, node: ast.Call, path: list[str], out: list[Node]) -> bool:
         """``import_module("x")``, ``setattr(X, "y", ...)`` and the like; False where it is another call."""
-        first = text_of(node.args[0]) if node.args else None
-        if path[-1:] in (["import_module"], ["__import__"]) and first and self.touches(first):
-            if not first.startswith("."):
-                out.append(Import(node.lineno, first, []))
+        first = self.text(node.args[0]) if node.args else None
+        if path[-1:] == ["find_spec"] and first and self.touches(first):
+            if "." in first.strip("."):  # the packages around it are imported
+                out.append(Import(node.lineno, first.rpartition(".")[0], []))
             return True
-        if path[-1:] in (["setattr"], ["getattr"], ["extend_enum"]) and len(node.args) > 1:
+        if path[-1:] in (["setattr"], ["getattr"], ["extend_enum"], ["delattr"]) and len(node.args) > 1:
             self.of_name(node, path[-1], out)
             return True
         if path == ["sys", "modules", "setdefault"] and first and self.touches(first):
@@ -159,14 +226,23 @@ class Expressions:
 
     def of_name(self, node: ast.Call, which: str, out: list[Node]) -> None:
         """``setattr(X, "y", ...)`` and ``getattr(X, "y")``."""
-        path, name = dotted(node.args[0]), text_of(node.args[1])
-        target = self.known.get(path[0]) if path and name is not None else None
+        path, name = dotted(node.args[0]), self.text(node.args[1])
+        target = self.known.get(path[0], "") if path and name is not None else ""
+        if not path and isinstance(node.args[0], ast.Call) and name is not None:
+            found = self.imported(node.args[0])
+            target = found[1] if found is not None and self.touches(found[1]) else ""
         if not target or name is None or target.startswith(":"):
             return
-        if which != "getattr":
+        if which == "delattr":
+            out.append(Load(node.lineno, target, [*path[1:], name]))
+        elif which != "getattr":
             out.append(Patch(node.lineno, target, [*path[1:], name]))
         elif len(node.args) == 2:
             out.append(Load(node.lineno, target, [*path[1:], name]))
+
+
+RESULT = "()"
+"""Stands in a path for what a call gives."""
 
 
 def _first(node: ast.expr) -> str | None:

@@ -8,17 +8,33 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+from build_recipes.verify.read.asking import asked, exceptions, probed, version_test
+from build_recipes.verify.read.constants import NotConstant, Ref, Unread, constants, imported, value_of
 from build_recipes.verify.read.expressions import Expressions
-from build_recipes.verify.read.model import Call, Flow, Handler, If, Import, Node, Raise, Try, With
+from build_recipes.verify.read.model import (
+    Call,
+    Flow,
+    Handler,
+    If,
+    Import,
+    Leave,
+    Make,
+    Node,
+    Raise,
+    Try,
+    With,
+    walk,
+)
 from build_recipes.verify.read.outline import FunctionNode, Outline
 from build_recipes.verify.read.scope import Scope, bind, bind_all
 from build_recipes.verify.read.syntax import (
     FALSE,
     TRUE,
     UNKNOWN,
-    dotted,
+    VLLM,
     is_try,
     is_word,
     mentions,
@@ -27,7 +43,13 @@ from build_recipes.verify.read.syntax import (
     truth,
 )
 
+_RELATIVE = re.compile(r"from (\.+[\w.]*)")
+_METHOD = re.compile(r"\n +(?:async +)?def ")
 _SELF_READ = re.compile(r"self\.(\w+)(?!\w|\s*(?::[^=\n]+)?=(?!=))")
+
+
+MAKING = ("__init_subclass__", "__new__", "__init__", "__prepare__")
+"""Methods of a base or a metaclass that run when a class is made."""
 
 
 class Later(NamedTuple):
@@ -38,19 +60,26 @@ class Later(NamedTuple):
     text: str
 
 
-def read_flow(outline: Outline, roots: tuple[str, ...], own: str) -> Flow:
+def read_flow(outline: Outline, roots: tuple[str, ...], own: str, *, every: bool = False) -> Flow:
     """The flow of a parsed file.
 
     :param roots: top-level packages whose uses are kept (relative imports always are).
-    :param own: the package the file belongs to; dotted names of it in strings are kept as mentions.
+    :param own: the package the file belongs to; dotted names of it in strings are kept as mentions. Of vLLM's own
+        files only what their import does is kept, and all modules of vLLM that they name anywhere.
+    :param every: keep what every function does.
     """
-    return _Reader(outline, roots, own).read()
+    return _Reader(outline, roots, own, every).read()
 
 
 class _Reader(Expressions):
-    def __init__(self, outline: Outline, roots: tuple[str, ...], own: str) -> None:
+    def __init__(self, outline: Outline, roots: tuple[str, ...], own: str, every: bool) -> None:
         super().__init__(roots)
         self.outline = outline
+        self.values = outline.constants
+        self.every = every
+        self.brief = own == VLLM and not every
+        self.versions: dict[str, str] = {}
+        self.deferred: set[str] = set()
         self.own = own
         self.functions: dict[str, list[Node]] = {}
         self.annotations = True
@@ -62,6 +91,7 @@ class _Reader(Expressions):
     def read(self) -> Flow:
         tree = self.outline.tree
         bind_all(tree.body, self.known, self.touches)
+        self.bind_imported(self.values, self.known)
         if any(
             isinstance(s, ast.ImportFrom)
             and s.module == "__future__"
@@ -71,8 +101,52 @@ class _Reader(Expressions):
             self.annotations = False
         self.wanted.update(name for name, target in self.known.items() if self.foreign(target))
         body = self.block(tree.body)
-        self.callers()
-        return Flow(body, self.functions, self.mentions(), self.selves)
+        if self.brief:
+            self.called(body)
+        else:
+            self.callers()
+        mentions = self.named() if self.brief else self.mentions()
+        return Flow(body, self.functions, mentions, self.selves, self.versions, sorted(self.deferred))
+
+    def bind_imported(self, values: dict[str, Any], scope: Scope) -> None:
+        """``m = import_module("x")``: the name is bound to a module."""
+        for name, value in values.items() if "import_module" in self.outline.text else ():
+            if isinstance(value, ast.Call):
+                try:
+                    found = imported(value, values)
+                except NotConstant:
+                    continue
+                if found is not None and self.touches(found.given):
+                    scope[name] = found.given
+
+    def named(self) -> list[str]:
+        """All modules of the own project that a file names, relative ones with their dots."""
+        text = self.outline.text
+        found = {match[1] for match in _RELATIVE.finditer(text)} if "from ." in text else set()
+        found.update(match[0] for match in re.finditer(rf"{self.own}(?:\.\w+)+", text))
+        return sorted(found)
+
+    def called(self, body: list[Node]) -> None:
+        """Read the functions of the file that its import surely or perhaps calls."""
+        todo = [body]
+        while todo:
+            for node, _ in walk(todo.pop()):
+                if isinstance(node, Call) and node.target.startswith(":"):
+                    whole = ".".join([node.target[1:], *(part for part in node.path if part != "()")])
+                    first = node.target[1:]
+                    names = [whole, *(f"{first}.{name}" for name in ("__init__", "__new__", "__post_init__"))]
+                elif isinstance(node, Make):
+                    makers = [*node.bases, node.metaclass, node.name]
+                    names = [f"{maker}.{name}" for maker in makers for name in MAKING]
+                else:
+                    continue
+                for key in names:
+                    entry = self.later.pop(key, None)
+                    if entry is not None:
+                        self.prefix = entry.prefix
+                        self.body(entry.node, entry.prefix)
+                        self.functions.setdefault(key, [])
+                        todo.append(self.functions[key])
 
     def mentions(self) -> list[str]:
         """Dotted names of the own project at the beginning of strings."""
@@ -109,6 +183,8 @@ class _Reader(Expressions):
     def statement(self, node: ast.stmt, out: list[Node]) -> None:
         if isinstance(node, (ast.Expr, ast.Assign, ast.Return)):  # most of them
             self.simple(node, out)
+            if isinstance(node, ast.Return):
+                out.append(Leave(node.lineno))
         elif isinstance(node, ast.Import):
             out.extend(Import(node.lineno, a.name, []) for a in node.names if self.touches(a.name))
         elif isinstance(node, ast.ImportFrom):
@@ -121,15 +197,18 @@ class _Reader(Expressions):
             for expression in (*node.bases, *(k.value for k in node.keywords)):
                 self.expression(expression, out)
             outer, self.prefix = self.prefix, f"{self.prefix}{node.name}."
-            if any(self.known.get(name_of(base).partition(".")[0]) for base in node.bases):
+            if self.own != VLLM and any(
+                self.known.get(name_of(base).partition(".")[0]) for base in node.bases
+            ):
                 self.heir(node)
             out.extend(self.block(node.body))
             self.prefix = outer
+            self.making(node, out)
             self.decorators(node, out)
         elif isinstance(node, ast.If):
             self.branch(node, out)
         elif is_try(node):
-            handlers = [Handler(_exceptions(h.type), self.block(h.body)) for h in node.handlers]
+            handlers = [Handler(exceptions(h.type, self.values), self.block(h.body)) for h in node.handlers]
             entry = Try(
                 node.lineno,
                 self.block(node.body),
@@ -147,16 +226,49 @@ class _Reader(Expressions):
                 for item in node.items
                 if isinstance(item.context_expr, ast.Call) and name_of(item.context_expr).endswith("suppress")
                 for argument in item.context_expr.args
-                for name in _exceptions(argument)
+                for name in exceptions(argument, self.values)
             ]
             body = self.block(node.body)
             out.extend([With(node.lineno, hidden, body)] if hidden and body else body)
         elif isinstance(node, ast.Raise):
             if node.exc is not None:
                 self.expression(node.exc, out)
-            out.append(Raise(node.lineno))
+            out.append(Raise(node.lineno, "" if node.exc is None else name_of(node.exc).rpartition(".")[2]))
+        elif isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+            self.loop(node, out)
+        elif isinstance(node, ast.Assert):
+            self.expression(node.test, out)
+            ask = asked(node.test, self.values)
+            if ask or truth(node.test) == FALSE:
+                refused: list[Node] = [Raise(node.lineno, "AssertionError")]
+                out.append(If(node.lineno, truth(node.test), ast.unparse(node.test)[:117], [], refused, ask))
         else:
             self.simple(node, out)
+
+    def loop(self, node: ast.For | ast.AsyncFor | ast.While, out: list[Node]) -> None:
+        """A loop's body happens surely only where it is known to run."""
+        for part in (node.test,) if isinstance(node, ast.While) else (node.iter, node.target):
+            self.expression(part, out)
+        body = self.block(node.body)
+        if isinstance(node, ast.While):
+            runs = truth(node.test) == TRUE
+        else:
+            try:
+                runs = bool(value_of(node.iter, self.values))
+            except NotConstant:
+                runs = False
+        if runs or not any(isinstance(inner, (Raise, Leave)) for inner, _ in walk(body)):
+            out.extend(body)
+        else:
+            out.append(If(node.lineno, UNKNOWN, "a loop runs", body, []))
+        out.extend(self.block(node.orelse))
+
+    def making(self, node: ast.ClassDef, out: list[Node]) -> None:
+        """A class with bases or a metaclass, whose own code may run when it is made."""
+        meta = next((name_of(k.value) for k in node.keywords if k.arg == "metaclass"), "")
+        bases = [name for base in node.bases if (name := name_of(base)) not in ("?", "object")]
+        if bases or meta:
+            out.append(Make(node.lineno, f"{self.prefix}{node.name}", bases, meta))
 
     def heir(self, node: ast.ClassDef) -> None:
         """A class whose bases may be another project's: what it reads of ``self`` may be inherited."""
@@ -165,9 +277,16 @@ class _Reader(Expressions):
         self.heirs.add(self.prefix)
         source = self.outline.class_text(node)
         found = self.selves.setdefault(self.prefix[:-1], {})
-        for match in _SELF_READ.finditer(source):
-            if match[1] not in found and not is_word(source[match.start() - 1]):
-                found[match[1]] = node.lineno + source.count("\n", 0, match.start())
+        starts = [0, *(match.start() for match in _METHOD.finditer(source)), len(source)]
+        for start, end in pairwise(starts):
+            asked_for = probed(source[start:end])
+            for match in _SELF_READ.finditer(source, start, end):
+                if (
+                    match[1] not in found
+                    and match[1] not in asked_for
+                    and not is_word(source[match.start() - 1])
+                ):
+                    found[match[1]] = node.lineno + source.count("\n", 0, match.start())
 
     def branch(self, node: ast.If, out: list[Node]) -> None:
         self.expression(node.test, out)
@@ -178,7 +297,9 @@ class _Reader(Expressions):
             out.extend(body or orelse)
         elif body or orelse:
             text = ast.unparse(node.test)
-            out.append(If(node.lineno, test, text if len(text) < 120 else text[:117] + "...", body, orelse))
+            ask = asked(node.test, self.values) if test == UNKNOWN else ""
+            short = text if len(text) < 120 else text[:117] + "..."
+            out.append(If(node.lineno, test, short, body, orelse, ask))
 
     def simple(self, node: ast.stmt, out: list[Node]) -> None:
         if isinstance(node, ast.Assign):
@@ -206,10 +327,9 @@ class _Reader(Expressions):
     ) -> None:
         for decorator in node.decorator_list:
             self.expression(decorator, out)
-            if not isinstance(decorator, ast.Call):
-                target, path = self.callee(decorator)
-                if target:
-                    out.append(Call(decorator.lineno, target, path, 1, [], False))
+            target, path = self.callee(decorator)  # the result of a call is called, too
+            if target:
+                out.append(Call(decorator.lineno, target, path, 1, [], False))
 
     def function(self, node: FunctionNode, out: list[Node]) -> None:
         spec = node.args
@@ -223,32 +343,54 @@ class _Reader(Expressions):
                     self.expression(annotation, out)
         self.decorators(node, out)
         text = self.outline.body_text(node)
-        if self.prefix in self.heirs or mentions(text, self.wanted):
+        whole = f"{self.prefix}{node.name}"
+        if isinstance(node, ast.AsyncFunctionDef):
+            self.deferred.add(whole)
+        if not self.in_function and isinstance(node, ast.FunctionDef) and "ersion" in text and not self.brief:
+            sign = version_test(node, self.outline.body(node), text)
+            if sign:
+                self.versions[whole] = sign
+        if self.brief:
+            self.later[whole] = Later(node, self.prefix, text)
+        elif self.every or self.prefix in self.heirs or mentions(text, self.wanted):
             self.body(node, self.prefix)
         else:
-            self.later[f"{self.prefix}{node.name}"] = Later(node, self.prefix, text)
+            self.later[whole] = Later(node, self.prefix, text)
 
     def body(self, node: FunctionNode, prefix: str) -> None:
         spec = node.args
         scope: Scope = {}
         statements = self.outline.body(node)
         bind_all(statements, scope, self.touches)
+        if _yields(statements):
+            self.deferred.add(f"{prefix}{node.name}")
         for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg):
             if argument is not None:
                 bind(scope, argument.arg, "")
-        outer = self.known, self.in_function
+        outer = self.known, self.in_function, self.values
+        inner = constants(statements)
+        self.values = {**self.values, **dict.fromkeys(scope, Unread), **inner}
+        self.bind_imported({**inner, "importlib": Ref("importlib")}, scope)
         self.known, self.in_function = {**self.known, **scope}, True
         self.prefix = f"{prefix}{node.name}."
         found = self.block(statements)
         self.prefix = prefix
-        self.known, self.in_function = outer
-        if found:
+        self.known, self.in_function, self.values = outer
+        while found and isinstance(found[-1], Leave):
+            found.pop()
+        if any(not isinstance(inner, (If, Leave, Raise)) for inner, _ in walk(found)) or (
+            found and self.every
+        ):
             self.functions.setdefault(f"{prefix}{node.name}", []).extend(found)
 
 
-def _exceptions(node: ast.expr | None) -> list[str]:
-    """Last parts of the names of the exceptions of an ``except`` clause."""
-    if node is None:
-        return []
-    parts = node.elts if isinstance(node, ast.Tuple) else [node]
-    return [dotted(part)[-1] if dotted(part) else "?" for part in parts]
+def _yields(statements: list[ast.stmt]) -> bool:
+    """Whether a body makes a generator of its function."""
+    todo: list[ast.AST] = list(statements)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            todo.extend(ast.iter_child_nodes(node))
+    return False

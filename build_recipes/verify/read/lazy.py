@@ -1,37 +1,47 @@
-"""What a module's ``__getattr__`` answers, and the literals it answers from."""
+"""What a module's ``__getattr__`` answers, and from where: its body is worked out for each name it knows."""
 
 from __future__ import annotations
 
 import ast
+from typing import Any
 
+from build_recipes.verify.read.constants import (
+    Names,
+    NotConstant,
+    Ref,
+    Unread,
+    imported,
+    matched,
+    value_of,
+)
 from build_recipes.verify.read.model import Lazy
-from build_recipes.verify.read.syntax import leaves, name_of, text_of
+from build_recipes.verify.read.syntax import is_try, leaves, name_of, source_module, text_of
+
+_ROUNDS = 5000
+"""Statements after which a body is no longer worked out."""
+NOWHERE = "!"
+"""The target of a name that the body, worked out, refuses."""
 
 
-def keys_of(node: ast.expr | None) -> list[str] | None:
+def keys_of(node: ast.expr | None, names: Names) -> list[str] | None:
     """Strings of a list, keys of a table; None where they cannot be read."""
-    if isinstance(node, ast.Dict):
-        found = [text_of(key) for key in node.keys]
-    elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        found = [text_of(element) for element in node.elts]
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.BitOr)):
-        left, right = keys_of(node.left), keys_of(node.right)
-        return None if left is None or right is None else left + right
-    elif isinstance(node, ast.Call) and name_of(node.func) in ("frozenset", "set", "list", "tuple", "dict"):
-        return keys_of(node.args[0]) if node.args else []
-    else:
+    try:
+        found = value_of(node, names)
+    except NotConstant:
         return None
-    return [key for key in found if key is not None] if None not in found else None
+    if not isinstance(found, (list, tuple, set, frozenset, dict)):
+        return None
+    return [key for key in found if isinstance(key, str)] if all(isinstance(k, str) for k in found) else None
 
 
-def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], tables: dict[str, list[str]]) -> Lazy:
+def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], names: Names) -> Lazy:
     """What a module's ``__getattr__`` answers.
 
     :param statements: its body.
-    :param tables: the file's lists of strings and keys of tables, by name.
+    :param names: the constants of the file.
     """
     if not node.args.args:
-        return Lazy([], True, False)
+        return Lazy([], True, False, {})
     asked = node.args.args[0].arg
     keys: list[str] = []
     tested = known = True
@@ -43,17 +53,9 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], tables: dict[st
     def table(value: ast.expr) -> None:
         nonlocal known, tested
         tested = True
-        plain = keys_of(value)
-        if (
-            isinstance(value, ast.Call)
-            and isinstance(value.func, ast.Attribute)
-            and value.func.attr == "keys"
-        ):
-            value = value.func.value
+        plain = keys_of(value, names)
         if plain is not None:
             keys.extend(plain)
-        elif isinstance(value, ast.Name) and value.id in tables:
-            keys.extend(tables[value.id])
         elif not (isinstance(value, ast.Call) and name_of(value) == "globals"):
             known = False
 
@@ -71,7 +73,8 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], tables: dict[st
         elif (
             isinstance(item, ast.Subscript) and is_asked(item.slice) and not isinstance(item.value, ast.Dict)
         ):
-            table(item.value)
+            if not (isinstance(item.value, ast.Call) and name_of(item.value) == "globals"):
+                table(item.value)
         elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute):
             if item.func.attr in ("get", "pop") and item.args and is_asked(item.args[0]):
                 table(item.func.value)
@@ -80,7 +83,134 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], tables: dict[st
     raises = leaves(statements) and not (
         isinstance(statements[-1], ast.Return) and not tested and not _uses(statements[-1], asked)
     )
-    return Lazy(sorted(set(keys)), raises, known and tested)
+    if not (known and tested):
+        keys.extend(_strings(statements, names))
+    found = sorted(set(keys))
+    targets = {}
+    for key in found:
+        target = _target(statements, {**names, asked: key})
+        if target:
+            targets[key] = target
+    refuses = _target(statements, {**names, asked: "\0"}) == NOWHERE  # a name that nobody has
+    if not refuses and not (known and tested):
+        found = [key for key in found if targets.get(key, NOWHERE) != NOWHERE]
+    return Lazy(
+        [key for key in found if targets.get(key) != NOWHERE],
+        raises or refuses,
+        (known and tested) or refuses,
+        targets,
+    )
+
+
+def _strings(statements: list[ast.stmt], names: Names) -> list[str]:
+    """Strings in the tables that a body uses: it may be asked for each of them."""
+    found: list[str] = []
+    used = {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)}
+    for name in sorted(used & set(names)):
+        try:
+            todo = [value_of(names[name], names)] if isinstance(names[name], ast.expr) else []
+        except NotConstant:
+            continue
+        while todo and len(found) < _ROUNDS:
+            value = todo.pop()
+            if isinstance(value, str):
+                found.append(value)
+            elif isinstance(value, dict):
+                todo.extend((*value, *value.values()))
+            elif isinstance(value, (list, tuple, set, frozenset)):
+                todo.extend(value)
+    return found
+
+
+def _target(statements: list[ast.stmt], names: dict[str, Any]) -> str:
+    """``module:name`` that the body gives for a name; empty where that cannot be told."""
+    try:
+        ended = _Body(names).block(statements)
+    except NotConstant:
+        return ""
+    if ended is None:
+        return ""
+    return NOWHERE if ended is Unread else ended.target if isinstance(ended, Ref) else ""
+
+
+class _Body:
+    """Works out statements. A block gives None where it runs to its end, what it returns, or `Unread` where
+    it raises."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+        self.rounds = 0
+
+    def block(self, body: list[ast.stmt]) -> Any:
+        for node in body:
+            self.rounds += 1
+            if self.rounds > _ROUNDS:
+                raise NotConstant
+            ended = self.statement(node)
+            if ended is not None:
+                return ended
+        return None
+
+    def statement(self, node: ast.stmt) -> Any:
+        if isinstance(node, ast.Return):
+            return self.value(node.value)
+        if isinstance(node, ast.Raise):
+            return Unread
+        if isinstance(node, ast.If):
+            return self.block(node.body if self.test(node.test) else node.orelse)
+        if isinstance(node, ast.For):
+            return self.loop(node)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            self.assign(node)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                self.names[alias.asname or top] = Ref(alias.name if alias.asname else top)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                self.names[alias.asname or alias.name] = Ref(source_module(node), alias.name)
+        elif is_try(node):
+            return self.block(node.body) or self.block(node.orelse)
+        elif not isinstance(node, (ast.Expr, ast.Global, ast.Pass)):
+            raise NotConstant
+        return None
+
+    def value(self, node: ast.expr | None) -> Any:
+        """What is returned; `NotConstant` ends the search, so that an unknown value is no None."""
+        found = value_of(node, self.names)
+        return found if isinstance(found, Ref) else ()
+
+    def test(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.Compare) and any(_is_globals(part) for part in node.comparators):
+            return isinstance(node.ops[0], ast.NotIn)
+        return bool(value_of(node, self.names))
+
+    def assign(self, node: ast.Assign | ast.AnnAssign) -> None:
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, (ast.Subscript, ast.Attribute)):
+                continue  # globals()[name] = value
+            try:
+                self.names.update(matched(target, value_of(node.value, self.names)))
+            except NotConstant:
+                if isinstance(node.value, ast.Call) and imported(node.value, self.names) is not None:
+                    raise
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name):
+                        self.names[name.id] = Unread
+
+    def loop(self, node: ast.For) -> Any:
+        for value in value_of(node.iter, self.names):
+            if value is Unread:
+                raise NotConstant
+            self.names.update(matched(node.target, value))
+            ended = self.block(node.body)
+            if ended is not None:
+                return ended
+        return self.block(node.orelse)
+
+
+def _is_globals(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and name_of(node) == "globals"
 
 
 def _uses(node: ast.AST, name: str) -> bool:

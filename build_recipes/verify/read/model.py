@@ -33,6 +33,7 @@ class Definition(Row):
     when: int
     """`ALWAYS`, `SOMETIMES` or `TYPING`."""
     line: int
+    """Where it is bound first."""
     target: str = ""
     """For an import ``module`` or ``module:name``, with leading dots where it is relative; for a value made
     by calling a name, that name."""
@@ -84,6 +85,8 @@ class Lazy(Row):
     """Whether it ends in an error for names it does not know. Where not, every import succeeds as None."""
     known: bool
     """Whether ``keys`` are all it answers."""
+    targets: dict[str, str]
+    """Where a key is taken from, where the body tells it: ``module`` or ``module:name``, dots as written."""
 
 
 class Surface(Row):
@@ -151,16 +154,34 @@ class Patch(Row, tag="p"):
 
 
 class Raise(Row, tag="r"):
-    """An exception is raised (inside a function or a handler)."""
+    """An exception is raised."""
 
     line: int
+    error: str
+    """Last part of its class's name; empty where it is the one that is handled, or not plain."""
+
+
+class Leave(Row, tag="l"):
+    """A function returns."""
+
+    line: int
+
+
+class Make(Row, tag="m"):
+    """A class is made: its metaclass and its bases' ``__init_subclass__`` run."""
+
+    line: int
+    name: str
+    bases: list[str]
+    """Dotted names as written."""
+    metaclass: str
 
 
 class Handler(Row):
     """One ``except`` clause."""
 
     types: list[str]
-    """Last parts of the exceptions' names; empty for a bare ``except``."""
+    """Last parts of the exceptions' names, ``?`` for one that cannot be told; empty for a bare ``except``."""
     body: list[Node]
 
 
@@ -183,6 +204,8 @@ class If(Row, tag="f"):
     text: str
     body: list[Node]
     orelse: list[Node]
+    ask: str = ""
+    """The condition for `judge.conditions`, where it asks something of a package: names are ``_('target')``."""
 
 
 class With(Row, tag="w"):
@@ -193,7 +216,7 @@ class With(Row, tag="w"):
     body: list[Node]
 
 
-Node = Union[Import, Load, Call, Patch, Raise, Try, If, With]  # noqa: UP007  (msgspec reads it at run time)
+Node = Union[Import, Load, Call, Patch, Raise, Leave, Make, Try, If, With]  # noqa: UP007  (msgspec reads it at run time)
 
 
 BODY, HANDLER, ORELSE, FINAL = "body", "handler", "else", "finally"
@@ -229,6 +252,10 @@ class Flow(Row):
     """Dotted names of the own project found in string constants: workers and the like, loaded by name."""
     selves: dict[str, dict[str, int]]
     """By class whose bases may be of an imported project: attributes read of ``self``, with a line."""
+    versions: dict[str, str]
+    """Functions that compare vLLM's version with what they are given, and how: ``{"is_at_least": ">="}``."""
+    deferred: list[str]
+    """Functions whose body a call alone does not run: generators and coroutines."""
 
 
 class Summary(Row):

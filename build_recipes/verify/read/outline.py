@@ -13,7 +13,9 @@ import functools
 import re
 import warnings
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from build_recipes.verify.read.constants import constants
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -45,7 +47,15 @@ class Outline:
         self.text = text
         self._bodies: dict[int, _Span] = {}
         self._starts: list[int] = []
+        self._constants: dict[str, Any] | None = None
         self.tree = _parse(text) if whole else self._parse()
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the file's top level binds, for `constants.value_of`."""
+        if self._constants is None:
+            self._constants = constants(self.tree.body)
+        return self._constants
 
     def body(self, node: FunctionNode) -> list[ast.stmt]:
         """The statements of a function, with their places in the file."""

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import sqlite3
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,8 +20,8 @@ _ROOM = Path(__file__).parent.parent
 
 @functools.cache
 def code_digest(*modules: str) -> str:
-    """A short digest of modules of verify; all of them where none is named."""
-    state = hashlib.blake2b(digest_size=6)
+    """A short digest of modules of verify (all of them where none is named) and of the Python that parses."""
+    state = hashlib.blake2b(repr(sys.version_info[:2]).encode(), digest_size=6)
     for path in sorted(_ROOM.rglob("*.py")):
         if not modules or path.stem in modules:
             state.update(path.read_bytes())
@@ -28,7 +29,8 @@ def code_digest(*modules: str) -> str:
 
 
 JUDGING = (
-    *("archive", "calls", "expressions", "flow", "importing", "lazy", "model", "moved", "outline", "reach"),
+    *("answers", "archive", "asking", "calls", "conditions", "constants"),
+    *("expressions", "flow", "importing", "lazy", "model", "moved", "outline", "reach"),
     *("resolve", "scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
 )
 """Modules a verdict depends on."""
@@ -48,7 +50,7 @@ class Store:
             self.connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=60)
+        connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from build_recipes.verify.read.constants import NotConstant, value_of
 from build_recipes.verify.read.lazy import keys_of, read_lazy
 from build_recipes.verify.read.model import (
     ALWAYS,
@@ -26,6 +27,7 @@ from build_recipes.verify.read.syntax import (
     TRUE,
     blocks_of,
     bound_names,
+    captured,
     dotted,
     is_try,
     is_word,
@@ -34,10 +36,12 @@ from build_recipes.verify.read.syntax import (
     source_module,
     text_of,
     truth,
+    walruses,
 )
 
 _SELF = re.compile(r"self\.(\w+)\s*(?::[^=\n]+)?=(?!=)")
 _GLOBAL = re.compile(r"^\s+global\s+([\w, ]+)", re.M)
+_FILLS = re.compile(r"globals\(\)\s*(?:\[[^\]\n]+\]\s*=(?!=)|\.(?:update|setdefault|__setitem__)\()")
 
 
 def read_surface(outline: Outline) -> Surface:
@@ -51,7 +55,9 @@ class _Reader:
         self.names: dict[str, Definition] = {}
         self.stars: list[str] = []
         self.exported: list[str] | None = None
-        self.tables: dict[str, list[str]] = {}
+        self.constants = outline.constants
+        self.namespaces: set[str] = set()
+        self.binds_inside = ":=" in outline.text
         self.getattr: ast.FunctionDef | None = None
         self.dynamic = False
         self.functions: dict[str, Function] = {}
@@ -59,12 +65,16 @@ class _Reader:
         self.patches: list[str] = []
 
     def read(self) -> Surface:
-        self.block(self.outline.tree.body, ALWAYS)
-        text = self.outline.text
+        tree, text = self.outline.tree, self.outline.text
+        self.block(tree.body, ALWAYS)
+        if not self.dynamic and "globals()" in text:
+            self.dynamic = self.filled_by_a_function(tree.body)
         for match in _GLOBAL.finditer(text) if "global" in text else ():
             for name in match[1].split(","):
                 self.names.setdefault(name.strip(), Definition(VALUE, SOMETIMES, 0))
-        lazy = read_lazy(self.getattr, self.outline.body(self.getattr), self.tables) if self.getattr else None
+        lazy = (
+            read_lazy(self.getattr, self.outline.body(self.getattr), self.constants) if self.getattr else None
+        )
         return Surface(
             names=self.names,
             stars=self.stars,
@@ -84,6 +94,8 @@ class _Reader:
             if when == TYPING:
                 return
             when = old.when
+        if old is not None and old.when != TYPING:
+            line = old.line
         self.names[name] = Definition(kind, when, line, target)
 
     def block(self, body: list[ast.stmt], when: int) -> None:
@@ -91,6 +103,9 @@ class _Reader:
             self.statement(statement, when)
 
     def statement(self, node: ast.stmt, when: int) -> None:
+        if self.binds_inside:
+            for name, surely in walruses(node):
+                self.define(name, VALUE, when if surely else max(when, SOMETIMES), node.lineno)
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
@@ -123,8 +138,8 @@ class _Reader:
             self.assignment(node, when)
         elif isinstance(node, ast.Delete):
             for target in node.targets:
-                if isinstance(target, ast.Name) and when == ALWAYS:
-                    self.names.pop(target.id, None)
+                for name in bound_names(target) if when == ALWAYS else ():
+                    self.names.pop(name, None)
         elif isinstance(node, ast.Expr):
             self.expression(node.value, when)
         else:
@@ -153,11 +168,31 @@ class _Reader:
             guarded = any(name_of(item.context_expr).endswith("suppress") for item in node.items)
             self.block(node.body, max(when, SOMETIMES) if guarded else when)
         elif isinstance(node, (ast.For, ast.AsyncFor, ast.While, ast.Match)):
+            runs = when if self.surely_runs(node) else max(when, SOMETIMES)
             if isinstance(node, (ast.For, ast.AsyncFor)):
                 for name in bound_names(node.target):
+                    self.define(name, VALUE, runs, node.lineno)
+            if isinstance(node, ast.Match):
+                for name in captured(node):
                     self.define(name, VALUE, max(when, SOMETIMES), node.lineno)
+            else:
+                self.block(node.body, runs)
             for body in blocks_of(node):
-                self.block(body, max(when, SOMETIMES))
+                if isinstance(node, ast.Match) or body is not node.body:
+                    self.block(body, max(when, SOMETIMES))
+        elif type(node).__name__ == "TypeAlias":
+            self.define(node.name.id, VALUE, when, node.lineno)  # type: ignore[attr-defined]
+
+    def surely_runs(self, node: ast.For | ast.AsyncFor | ast.While | ast.Match) -> bool:
+        """Whether a loop's body runs at least once."""
+        if isinstance(node, ast.While):
+            return truth(node.test) == TRUE
+        if not isinstance(node, ast.For):
+            return False
+        try:
+            return bool(value_of(node.iter, self.constants))
+        except NotConstant:
+            return False
 
     def branches(self, bodies: list[list[ast.stmt]], when: int) -> None:
         """Alternatives: a name that all of them define is there in any case."""
@@ -190,39 +225,94 @@ class _Reader:
                 path = dotted(target)
                 if len(path) == 2:
                     self.patches.append(".".join(path))
-            elif isinstance(target, ast.Subscript) and (_is_namespace(target.value) or _is_namespace(target)):
+                elif _is_namespace(target.value):  # sys.modules[__name__].x = ...
+                    self.bound(target.attr, when, node.lineno)
+            elif isinstance(target, ast.Subscript) and self.is_namespace(target.value):
+                self.bound(self.text(target.slice), when, node.lineno)
+            elif isinstance(target, ast.Subscript) and _is_namespace(target):
                 self.dynamic = True
+            elif isinstance(target, ast.Name) and self.is_namespace(node.value):
+                self.namespaces.add(target.id)
 
     def literal(self, name: str, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> None:
         """Keep the strings of a list or the keys of a table, for ``__all__`` and ``__getattr__``."""
-        keys = keys_of(node.value)
         if name == "__all__":
+            keys = keys_of(node.value, self.constants)
             if keys is None:
                 self.exported = None if not isinstance(node, ast.AugAssign) else self.exported
             elif isinstance(node, ast.AugAssign):
                 self.exported = (self.exported or []) + keys
             else:
                 self.exported = keys
-        if keys is not None:
-            self.tables[name] = self.tables.get(name, []) + keys if isinstance(node, ast.AugAssign) else keys
 
     def expression(self, node: ast.expr, when: int) -> None:
         if not isinstance(node, ast.Call):
             return
         whole = name_of(node.func)
-        updates = isinstance(node.func, ast.Attribute) and node.func.attr == "update"
-        if whole == "exec" or (updates and _is_namespace(node.func.value)):  # type: ignore[attr-defined]
+        name: str | None
+        if whole == "exec":
             self.dynamic = True
-        elif whole == "setattr" and node.args:
+        elif isinstance(node.func, ast.Attribute) and self.is_namespace(node.func.value):
+            if node.func.attr == "update":
+                self.updated(node, when)
+            elif node.func.attr in ("setdefault", "__setitem__") and node.args:
+                self.bound(self.text(node.args[0]), when, node.lineno)
+        elif whole == "setattr" and len(node.args) > 1:
+            name = self.text(node.args[1])
             if _is_namespace(node.args[0]):
-                self.dynamic = True
-            name = text_of(node.args[1]) if len(node.args) > 1 else None
+                self.bound(name, when, node.lineno)
             if name and isinstance(node.args[0], ast.Name):
                 self.patches.append(f"{node.args[0].id}.{name}")
         elif whole in ("__all__.extend", "__all__.append") and node.args and self.exported is not None:
             only = text_of(node.args[0])
-            more = [only] if only is not None else keys_of(node.args[0])
+            more = [only] if only is not None else keys_of(node.args[0], self.constants)
             self.exported = None if more is None else self.exported + more
+
+    def text(self, node: ast.expr) -> str | None:
+        """The text of a name that is given as a string."""
+        try:
+            found = value_of(node, self.constants)
+        except NotConstant:
+            return None
+        return found if isinstance(found, str) else None
+
+    def bound(self, name: str | None, when: int, line: int) -> None:
+        """A name that is set in the namespace by other means than an assignment; None where it cannot be told."""
+        if name is None or name.startswith("__"):
+            self.dynamic = True
+        else:
+            self.define(name, VALUE, when, line)
+
+    def updated(self, node: ast.Call, when: int) -> None:
+        """``globals().update(...)``."""
+        for keyword in node.keywords:
+            self.bound(keyword.arg, when, node.lineno)
+        for argument in node.args:
+            keys = keys_of(argument, self.constants)
+            self.dynamic = self.dynamic or keys is None
+            for key in keys or ():
+                self.bound(key, when, node.lineno)
+
+    def is_namespace(self, node: ast.expr | None) -> bool:
+        """``globals()`` and the like, also by a name that was given to it or as ``__dict__`` of the module."""
+        if isinstance(node, ast.Name):
+            return node.id in self.namespaces
+        if isinstance(node, ast.Attribute) and node.attr == "__dict__":
+            return _is_namespace(node.value)
+        return node is not None and _is_namespace(node)
+
+    def filled_by_a_function(self, body: list[ast.stmt]) -> bool:
+        """Whether a function that the module calls at its top level writes into ``globals()``."""
+        called = {
+            name_of(node.value.func)
+            for node in body
+            if isinstance(node, (ast.Expr, ast.Assign)) and isinstance(node.value, ast.Call)
+        }
+        return any(
+            _FILLS.search(self.outline.body_text(node)) is not None
+            for node in body
+            if isinstance(node, ast.FunctionDef) and node.name in called
+        )
 
     # -- definitions
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+VLLM = "vllm"
+"""The package that all others are checked against."""
+
 OTHER_PLATFORMS = frozenset(
     {"rocm", "npu", "xpu", "musa", "tpu", "hpu", "neuron", "cpu", "ascend", "hip", "mps"}
 )
@@ -127,6 +130,49 @@ def bound_names(target: ast.expr) -> Iterator[str]:
             yield from bound_names(element)
     elif isinstance(target, ast.Starred):
         yield from bound_names(target.value)
+
+
+_ELSEWHERE = (ast.Lambda, ast.stmt)
+"""Parts of a statement whose names are bound elsewhere, or by a statement of their own."""
+
+
+def walruses(statement: ast.stmt) -> Iterator[tuple[str, bool]]:
+    """Names that ``:=`` binds in a statement's own expressions, and whether it surely does."""
+    todo: list[tuple[ast.AST, bool]] = [(child, True) for child in ast.iter_child_nodes(statement)]
+    if isinstance(statement, ast.ClassDef):
+        todo = [(part, True) for part in (*statement.bases, *statement.decorator_list, *statement.keywords)]
+    while todo:
+        node, surely = todo.pop()
+        if isinstance(node, _ELSEWHERE) or (isinstance(node, ast.match_case) and node.guard is None):
+            continue
+        if isinstance(node, ast.NamedExpr):
+            yield node.target.id, surely
+        for index, child in enumerate(ast.iter_child_nodes(node)):
+            todo.append((child, surely and not _may_be_skipped(node, child, index)))
+
+
+def _may_be_skipped(node: ast.AST, child: ast.AST, index: int) -> bool:
+    """Whether a part of an expression is not evaluated in any case."""
+    if isinstance(node, ast.BoolOp):
+        return child is not node.op and child is not node.values[0]
+    if isinstance(node, ast.IfExp):
+        return child is not node.test
+    if isinstance(node, ast.Compare):
+        return child in node.comparators[1:]
+    if isinstance(node, (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)):
+        return child is not node.generators[0]
+    if isinstance(node, ast.comprehension):
+        return child is not node.iter
+    return isinstance(node, (ast.match_case, ast.excepthandler))
+
+
+def captured(node: ast.Match) -> Iterator[str]:
+    """Names that the patterns of a ``match`` bind."""
+    for case in node.cases:
+        for item in ast.walk(case.pattern):
+            name = getattr(item, "name", None) or getattr(item, "rest", None)
+            if isinstance(name, str):
+                yield name
 
 
 def is_try(node: ast.stmt) -> TypeGuard[ast.Try]:

@@ -7,7 +7,7 @@ import gc
 import hashlib
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -21,13 +21,17 @@ from build_recipes.verify.read.model import Flow, Summary, Surface
 from build_recipes.verify.read.outline import Outline
 from build_recipes.verify.read.store import Store, code_digest
 from build_recipes.verify.read.surface import read_surface
+from build_recipes.verify.read.syntax import VLLM
 
 R = TypeVar("R")
 
-VLLM, OMNI = "vllm", "vllm_omni"
+OMNI = "vllm_omni"
 
-_SURFACE_CODE = ("lazy", "model", "outline", "surface", "syntax")
-"""Modules of this package that make a surface."""
+_READING = (
+    *("asking", "constants", "expressions", "flow", "lazy", "model", "outline", "scope", "surface", "syntax"),
+    "tree",
+)
+"""Modules that make a summary."""
 
 _EXTENSION = re.compile(r"""CMakeExtension\(\s*(?:name\s*=\s*)?["']([\w.]+)["']""")
 _PRODUCT = re.compile(r"""vllm/((?:vllm_flash_attn|third_party/\w+))/""")
@@ -50,7 +54,7 @@ class Index(msgspec.Struct, array_like=True):
 
 
 class Tree:
-    """One release, wheel, sdist or folder of vLLM or vllm-omni.
+    """One release, wheel, sdist or folder of vLLM or of a package that imports it.
 
     :param load: reads the contents again, when a file that has no summary yet is asked for.
     :param whole: parse function bodies that nothing is asked of too, so that an error in one is seen. What
@@ -65,12 +69,13 @@ class Tree:
         self.problems: dict[str, str] = dict(index.unread)
         self.modules = modules_of(index.files)
         self.products = products_of(index)
-        self._surfaces: dict[str, Surface | None] = {}
-        self._summaries: dict[str, Summary] = {}
+        self._summaries: dict[str, Summary | None] = {}
+        self._whole: dict[str, Summary | None] = {}
+        self._all: dict[str, Summary] = {}
 
     @property
     def package(self) -> str:
-        """``vllm`` or ``vllm_omni``."""
+        """``vllm``, or the package that is judged."""
         return self.index.package
 
     @property
@@ -80,11 +85,8 @@ class Tree:
 
     @property
     def identity(self) -> str:
-        """A digest of all file contents."""
-        state = hashlib.blake2b(digest_size=16)
-        for path, content in sorted(self.index.files.items()):
-            state.update(path.encode() + b"\0" + content)
-        return state.hexdigest()
+        """A digest of all that a verdict is made from: contents, metadata, compiled modules, and the name."""
+        return hashlib.blake2b(_ENCODER.encode(self.index), digest_size=16).hexdigest()
 
     def source(self, path: str) -> bytes:
         """The content of a file."""
@@ -96,71 +98,92 @@ class Tree:
         """Let go of the contents; summaries stay."""
         self._contents = None
         self._summaries.clear()
+        self._all.clear()
 
     def surface(self, module: str) -> Surface | None:
         """The surface of a module; None where its file could not be read or it has none (a namespace)."""
-        if module in self._surfaces:
-            return self._surfaces[module]
+        found = self.summary(module)
+        return found.surface if found is not None and not found.problem else None
+
+    def unread(self, module: str) -> str:
+        """Why the file of a module could not be read; empty where it could."""
+        found = self.summary(module)
+        return found.problem if found is not None else ""
+
+    def summary(self, module: str, *, whole: bool = False) -> Summary | None:
+        """The summary of a module; None for a module without a file.
+
+        :param whole: with all functions; of vLLM's files only what their import does is kept otherwise.
+        """
+        seen = self._whole if whole else self._summaries
+        if module in seen:
+            return seen[module]
         path = self.modules.get(module, "")
-        found: Surface | None = None
-        if module in self._summaries:
-            found = self._summaries[module].surface
-        elif path and path not in self.index.unread:
-            kind, key = f"surface {code_digest(*_SURFACE_CODE)}", self.index.files[path]
+        found: Summary | None = None
+        if path in self.index.unread:
+            found = unreadable(self.index.unread[path])
+        elif path:
+            kind, key = self._kind(every=whole), self.index.files[path]
             kept = self.store.get(kind, key)
             if kept is not None:
-                found = _SURFACE.decode(kept)
+                found = _SUMMARY.decode(kept)
             else:
                 with no_collection():
-                    read = parse(self.source(path), read_surface, whole=self.whole)
-                if isinstance(read, str):
-                    found = _UNREADABLE
-                    self.problems[path] = read
-                else:
-                    found = read
+                    found = summarise(self.source(path), self.package, whole=self.whole, every=whole)
                 self.store.put_later(kind, key, _ENCODER.encode(found))
-            if found == _UNREADABLE:
-                self.problems.setdefault(path, "does not parse")
-                found = None
-        self._surfaces[module] = found
+            if found.problem:
+                self.problems[path] = found.problem
+        seen[module] = found
         return found
 
-    def summaries(self) -> dict[str, Summary]:
-        """Summaries of all modules (for vllm-omni: every file is looked at)."""
-        if self._summaries:
-            return self._summaries
-        kind = f"summary {code_digest(*_SURFACE_CODE, 'expressions', 'flow', 'scope')}"
-        kept = self.store.get_many(kind, set(self.index.files.values()))
-        fresh: dict[bytes, bytes] = {}
-        with no_collection():
-            self._summarise(kept, fresh)
-        self.store.put_many(kind, fresh)
-        return self._summaries
+    def _kind(self, *, every: bool = False) -> str:
+        words = ["summary", self.package, *["whole"] * self.whole, *["every"] * every, code_digest(*_READING)]
+        return " ".join(words)
 
-    def _summarise(self, kept: dict[bytes, bytes], fresh: dict[bytes, bytes]) -> None:
-        for module, path in self.modules.items():
-            if not path or path in self.index.unread:
-                continue
-            key = self.index.files[path]
-            if key in kept:
-                summary = _SUMMARY.decode(kept[key])
-            else:
-                summary = summarise(self.source(path), whole=self.whole)
-                kept[key] = fresh[key] = _ENCODER.encode(summary)
-            if summary.problem:
-                self.problems[path] = summary.problem
-            self._summaries[module] = summary
+    def summaries(self) -> dict[str, Summary]:
+        """Summaries of all modules, in the order of their names (of the package every file is looked at)."""
+        if not self._all:
+            kept = self.store.get_many(self._kind(), set(self.index.files.values()))
+            for module, path in sorted(self.modules.items()):
+                if path and module not in self._summaries and self.index.files[path] in kept:
+                    found = self._summaries[module] = _SUMMARY.decode(kept[self.index.files[path]])
+                    if found.problem:
+                        self.problems[path] = found.problem
+                if path and self.summary(module) is not None:
+                    self._all[module] = self.summary(module) or unreadable("")
+            self.store.flush()
+        return self._all
 
     def save(self) -> None:
-        """Keep the surfaces that were made since the last time."""
+        """Keep the summaries that were made since the last time."""
         self.store.flush()
 
 
+class Summaries(Mapping[str, Summary]):
+    """The summaries of a tree, each made on first need."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    def __getitem__(self, module: str) -> Summary:
+        found = self.tree.summary(module)
+        if found is None:
+            raise KeyError(module)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (module for module, path in self.tree.modules.items() if path)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, module: object) -> bool:
+        return bool(self.tree.modules.get(str(module)))
+
+
 _ENCODER = msgspec.msgpack.Encoder()
-_SURFACE = msgspec.msgpack.Decoder(Surface)
 _SUMMARY = msgspec.msgpack.Decoder(Summary)
 _INDEX = msgspec.msgpack.Decoder(Index)
-_UNREADABLE = Surface({}, [], None, None, True, {}, {}, ["?"])
 
 
 @contextlib.contextmanager
@@ -192,7 +215,8 @@ def open_tree(path: Path, package: str, store: Store, sha256: str | None = None)
     kind = f"index {package} {code_digest('archive', 'tree')}"
     kept = store.get(kind, key)
     if kept is not None:
-        return Tree(_INDEX.decode(kept), store, load, whole=sha256 is None)
+        index = msgspec.structs.replace(_INDEX.decode(kept), origin=path.name)
+        return Tree(index, store, load, whole=sha256 is None)
     contents = load()
     index = make_index(contents)
     store.put_many(kind, {key: _ENCODER.encode(index)})
@@ -264,17 +288,34 @@ def parse(data: bytes, reader: Callable[[Outline], R], *, whole: bool) -> R | st
         return reader(Outline(text, whole=whole))
     except SyntaxError as error:
         return f"does not parse: {error.msg} (line {error.lineno})"
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (RecursionError, MemoryError):
+        return "does not parse: it is nested too deeply"
+    except ValueError as error:
         return f"does not parse: {error}"
 
 
-def summarise(data: bytes, *, whole: bool) -> Summary:
-    """The summary of one file of vllm-omni."""
+def unreadable(problem: str) -> Summary:
+    """Stands for a file that could not be read."""
+    return Summary(
+        Surface({}, [], None, None, True, {}, {}, []),
+        Flow([], {}, [], {}, {}, []),
+        problem or "cannot be read",
+    )
+
+
+def summarise(data: bytes, package: str, *, whole: bool, every: bool = False) -> Summary:
+    """The summary of one file of a package.
+
+    :param whole: parse all of it, so that an error in a function's body is seen.
+    :param every: keep all functions, also those that nothing asks for.
+    """
+    roots = (VLLM,) if package == VLLM else (VLLM, package)
 
     def read(outline: Outline) -> Summary:
-        return Summary(read_surface(outline), read_flow(outline, (VLLM, OMNI), OMNI))
+        return Summary(read_surface(outline), read_flow(outline, roots, package, every=every))
 
     found = parse(data, read, whole=whole)
-    if isinstance(found, str):
-        return Summary(_UNREADABLE, Flow([], {}, [], {}), found)
-    return found
+    return unreadable(found) if isinstance(found, str) else found
+
+
+__all__ = ["OMNI", "VLLM", "Summaries", "Tree", "open_tree"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import hashlib
@@ -9,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -36,6 +38,16 @@ def parse_toml(text: str) -> dict[str, Any]:
     """TOML text as plain data. Raises `ValueError` where it is no TOML."""
     document: dict[str, Any] = tomllib.loads(text)
     return document
+
+
+def parse_python(text: str) -> ast.Module:
+    """Python source as a tree. Raises `ValueError` where it is none, or nested too deeply for the parser."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes are the file's own affair
+        try:
+            return ast.parse(text)
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            raise ValueError(str(error) or "it is nested too deeply") from error
 
 
 def load_toml(

@@ -16,13 +16,65 @@ import datetime
 import os
 import platform
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 SCHEMA = 1
+Size = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+"""Seconds or bytes."""
 UNFINISHED = ("running", "checkpointed", "interrupted")
 FINISHED = ("green", "red")
+
+
+class _Finding(msgspec.Struct):
+    id: str = ""
+    cause: str = ""
+    fix: str = ""
+    text: str = ""
+
+
+class _Verdict(msgspec.Struct):
+    verdict: str = ""
+    reasons: list[str] | None = None
+
+
+class _Wheel(msgspec.Struct):
+    name: str = ""
+    size: Size = 0.0
+
+
+class _Facts(msgspec.Struct):
+    cached: int = 0
+    units: int = 0
+    up_to_date: bool = False
+    breaks: int = 0
+    verdict: str = ""
+    omni: str | None = None
+    devices: dict[str, _Verdict] = {}
+    tiers: dict[str, str] = {}
+    wheel: _Wheel | None = None
+
+
+class _Data(msgspec.Struct):
+    """The keys of an event that this program reads, where they are there; what else is there is let through."""
+
+    job: str = ""
+    label: str = ""
+    device: str = ""
+    fingerprint: str = ""
+    compiler_cache: str = ""
+    step: str = ""
+    state: str = ""
+    reason: str | None = None
+    seconds: Size = 0.0
+    gate: bool = False
+    exit: int | None = None
+    command: list[str] | None = None
+    excerpt: list[str] | None = None
+    findings: list[_Finding] | None = None
+    facts: _Facts | None = None
+    wheel: _Wheel | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -47,7 +99,11 @@ def decode(line: bytes) -> Event:
 
     :raises ValueError: it is none (cut off, damaged, or of a newer schema).
     """
-    event = msgspec.json.decode(line, type=Event)
+    try:
+        event = msgspec.json.decode(line, type=Event)
+        msgspec.convert(event.data, _Data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if event.schema > SCHEMA:
         raise ValueError(f"schema {event.schema} is newer than {SCHEMA}")
     return event

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from build_recipes.kit.console import one_line
 from build_recipes.kit.errors import ArmoryError, BadData, NightBusy, NotEnoughDisk, NotWritable
 from build_recipes.nightly.events import FINISHED, UNFINISHED, Event, decode, host_name, utc_now
 from build_recipes.nightly.schema import MIGRATIONS, REDRAW_FROM
@@ -137,7 +138,11 @@ class Store:
             for seq, body in self._db.execute(
                 "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq", (after,)
             ):
-                yield seq, decode(body.encode())
+                try:
+                    event = decode(str(body).encode())
+                except (ValueError, UnicodeError) as error:
+                    raise _as_ours(sqlite3.DataError(f"event {seq}: {error}"), self.path) from error
+                yield seq, event
 
     def runs(self, job: str = "") -> list[Run]:
         """Runs, the newest first."""
@@ -208,12 +213,12 @@ class Store:
         """SQLite's errors as ours."""
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             raise _as_ours(error, self.path) from error
 
 
-def _as_ours(error: sqlite3.Error | OSError, path: Path) -> ArmoryError:
-    said = str(error)
+def _as_ours(error: sqlite3.Error | OSError | UnicodeError, path: Path) -> ArmoryError:
+    said = one_line(str(error))
     if "full" in said or "No space" in said:
         return NotEnoughDisk(
             f"{path} could not be written: {said}; what was recorded before is kept",

@@ -9,8 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from build_recipes.formats.bounds import safe_member
+from build_recipes.kit.console import one_line
 from build_recipes.kit.data import Model, load_json, write_atomic
-from build_recipes.kit.errors import NotWritable, TreeModified
+from build_recipes.kit.errors import BadData, NotWritable, TreeModified, UnsafeArchive
 
 
 class Change(Model, frozen=True):
@@ -59,7 +61,17 @@ def read(tree: Path) -> Journal | None:
     path = place(tree)
     if not path.exists():
         return None
-    return load_json(path, Journal, f"unpack {tree} anew, and remove {path}")
+    advice = f"unpack {tree} anew, and remove {path}"
+    journal = load_json(path, Journal, advice)
+    for change in journal.changes:
+        try:
+            safe_member(change.path, path.name)
+            inside = (tree / change.path).resolve().is_relative_to(tree.resolve())
+        except (UnsafeArchive, OSError, ValueError, RuntimeError):
+            inside = False
+        if not inside or (tree / change.path).is_dir():
+            raise BadData(f"{path} is not right: it names '{one_line(change.path)}'", advice)
+    return journal
 
 
 def write(tree: Path, journal: Journal) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.kit.data import Model, load_toml
+from build_recipes.kit.data import Model, load_toml, parse_python
 
 
 class Foreign(Model, frozen=True):
@@ -45,8 +45,8 @@ def calls(sources: Iterable[tuple[str, str]]) -> OpCalls:
         if "torch.ops._" not in text:
             continue
         try:
-            tree = ast.parse(text)
-        except SyntaxError:
+            tree = parse_python(text)
+        except ValueError:
             continue
         for space, name in _attributes(tree):
             called.setdefault(space, set()).add(name)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.kit.data import parse_python
 from build_recipes.kit.errors import BadData
 from build_recipes.sources.cmake.trees import Call, Declaration, Read, Scan, reader
 
@@ -149,8 +150,8 @@ def rust_programs(root: Path) -> list[Module]:
 
 def _python(read: Read, path: str) -> ast.Module:
     try:
-        return ast.parse(read(path) or "", path)
-    except (SyntaxError, ValueError) as error:
+        return parse_python(read(path) or "")
+    except ValueError as error:
         raise BadData(f"{path} is no Python: {error}", "is this a whole vLLM source tree?") from error
 
 

@@ -35,6 +35,14 @@ def packages(project: str, index: str = PYPI) -> tuple[DistributionPackage, ...]
     answer = http.ask(f"{index.rstrip('/')}/{canonicalize_name(project)}/", headers={"Accept": ACCEPT_ANY})
     if answer.status == 404:
         raise NetworkError(f"{index} has no project {project}", "check the name and the index")
+    return listed(answer, project)
+
+
+def listed(answer: http.Answer, project: str) -> tuple[DistributionPackage, ...]:
+    """The files on a page of an index (PEP 503 or 691).
+
+    :raises NetworkError: it is no such page.
+    """
     kind = answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
     try:
         if answer.status != 200:
@@ -46,7 +54,7 @@ def packages(project: str, index: str = PYPI) -> tuple[DistributionPackage, ...]
         return tuple(ProjectPage.from_html(project, answer.body, base_url=answer.url).packages)
     except Exception as error:  # whatever the parsers say of bytes from outside: this is no index
         raise NetworkError(
-            f"the package index {index} cannot be read: {one_line(str(error))} (asked for {project})",
+            f"the package index at {answer.url} cannot be read: {one_line(str(error))} (asked for {project})",
             "check the address; a tag whose lock is there needs no index",
         ) from error
 

@@ -281,5 +281,5 @@ def read(document: bytes) -> Recorded:
         values = {row["name"].removeprefix(_PREFIX): row["value"] for row in said}
         plan, request = json.loads(values["plan"]), json.loads(values["request"])
         return Recorded(plan, request, values["lock"], hashlib.sha256(document).hexdigest())
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no document of a build: {error!r}") from error

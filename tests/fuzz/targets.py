@@ -1,25 +1,88 @@
-"""What fuzzing calls: every reader of hostile bytes, with the errors it may raise.
+"""What fuzzing calls: every reader of bytes from outside, or of what a crash can leave.
 
-Whatever the bytes, a reader ends with a result or with `ArmoryError`, within bounds. Shared by the hypothesis
-tests and by the atheris run (fuzz_atheris.py).
+Whatever the bytes, a reader ends with a result or with `ArmoryError`, within bounds. Shared by the test (a bounded
+part), by fuzz.py (as many inputs as are asked for) and by fuzz_atheris.py (guided by coverage).
 """
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
+import random
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
+
+import msgspec
+import mutate
+import nightly_history
+import zstandard
+from wheel_maker import DATA, make_wheel, thor_wheel
 
 from build_recipes.audit import closure, scan
+from build_recipes.build import rebuild
+from build_recipes.diagnosis.diagnose import diagnose_file
 from build_recipes.formats import abi, cubin, fatbin
+from build_recipes.formats.archive import entries, unpack_sdist
 from build_recipes.formats.elf import Elf
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Wheel
+from build_recipes.kit import http
 from build_recipes.kit.errors import ArmoryError
+from build_recipes.kit.paths import LOCKS, PROJECT, Places
+from build_recipes.nightly import config, feed
+from build_recipes.nightly.store import Store as Nights
+from build_recipes.patching import journal
+from build_recipes.sources import bundle, modules, registry
+from build_recipes.sources.cmake.scan import reader
+from build_recipes.sources.cmake.trees import Scan
+from build_recipes.sources.lockfile import load_lock
 from build_recipes.specialise import shrink
-from build_recipes.wheelhouse import provenance
+from build_recipes.verify.read import archive as verified
+from build_recipes.verify.read import releases, tree
+from build_recipes.verify.read.store import Store
+from build_recipes.wheelhouse import provenance, rewrite
+from build_recipes.wheelhouse.index import write_index
+
+Mutate = Callable[[random.Random, bytes], bytes]
 
 
-def read_elf(data: bytes) -> bool:
+@dataclass(frozen=True)
+class Target:
+    """One reader."""
+
+    seeds: Callable[[], list[bytes]]
+    """Good inputs; all of them are taken."""
+    read: Callable[[bytes, Path], Any]
+    """Reads an input in an empty folder. A falsy result says that it was refused without an exception."""
+    change: Mutate = mutate.blind
+    errors: tuple[type[Exception], ...] = (ArmoryError,)
+    """What may be raised."""
+
+
+def taken(target: Target, data: bytes, folder: Path) -> bool:
+    """Whether a reader takes an input; raises what it may not raise."""
+    try:
+        return target.read(data, folder) is not False
+    except target.errors:
+        return False
+
+
+# -- machine code --------------------------------------------------------------------------------
+
+
+def read_elf(data: bytes, _: Path | None = None) -> bool:
     """Read all of an ELF file; whether it was taken."""
     try:
         elf = Elf(data, "fuzzed")
@@ -37,7 +100,7 @@ def read_elf(data: bytes) -> bool:
                     list(cubin.kernels(Elf(payload, "cubin")))
     except ArmoryError:
         return False
-    return True
+    return read_module(data)
 
 
 def read_module(data: bytes) -> bool:
@@ -45,24 +108,69 @@ def read_module(data: bytes) -> bool:
     return not scan.read_module("vllm/_C.abi3.so", Content(memoryview(data), b""), len(data)).broken
 
 
-def read_wheel(data: bytes, place: Path) -> bool:
-    """Open and scan a wheel; whether it was taken."""
-    place.write_bytes(data)
-    try:
-        with Wheel(place) as wheel:
-            scan.scan(wheel)
-            wheel.file_tags()
-    except ArmoryError:
-        return False
+def modules_of_seed() -> list[bytes]:
+    return [(DATA / name).read_bytes() for name in ("thor.so", "old.so", "size.o", "speed.o", "rdc.o")]
+
+
+# -- archives ------------------------------------------------------------------------------------
+
+WHEEL = "vllm-0.12.0-cp38-abi3-manylinux_2_31_aarch64.whl"
+
+
+def _file(data: bytes, folder: Path, name: str) -> Path:
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def _wheels(members: dict[str, bytes]) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [make_wheel(Path(folder), members).read_bytes()]
+
+
+def small_wheel() -> list[bytes]:
+    return _wheels({"vllm/__init__.py": b"x = 1\n", "vllm/a/b.py": b"y = 2\n" * 30})
+
+
+def audited_wheel() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [thor_wheel(Path(folder)).read_bytes()]
+
+
+def inside(chance: random.Random, seed: bytes) -> bytes:
+    """A wheel one of whose members is changed, packed well; or a zip that is damaged."""
+    if chance.randrange(2):
+        return mutate.blind(chance, seed)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(seed)) as source, zipfile.ZipFile(out, "w") as target:
+        names = source.namelist()
+        chosen = chance.choice(names)
+        for name in names:
+            data = source.read(name)
+            if name == chosen:
+                data = (mutate.text if not name.endswith(".so") else mutate.blind)(chance, data)
+                if chance.randrange(8) == 0:
+                    name = (
+                        mutate.text(chance, name.encode()).decode("utf-8", "replace").replace("\0", "")[:3000]
+                        or "x"
+                    )
+            target.writestr(name, data)
+    return out.getvalue()
+
+
+def read_wheel(data: bytes, folder: Path) -> bool:
+    """Open and scan a wheel, and what a rebuild asks of it."""
+    place = _file(data, folder, WHEEL)
+    with Wheel(place) as wheel:
+        scan.scan(wheel)
+        wheel.file_tags()
+        wheel.record()
+        assert wheel.requires is not None
     return True
 
 
-def read_document(data: bytes) -> bool:
-    """Read a provenance document."""
-    try:
-        provenance.read(data)
-    except ValueError:
-        return False
+def rewrite_wheel(data: bytes, folder: Path) -> bool:
+    (folder / "to").mkdir()
+    rewrite.rewrite(_file(data, folder, WHEEL), folder / "to", rewrite.Edits(version="0.12.0+x", drop=()))
     return True
 
 
@@ -85,3 +193,406 @@ def rewrite_module(data: bytes) -> str:
     except shrink.Fixed:
         return "left as it is"
     return "rewritten"
+
+
+def index_wheel(data: bytes, folder: Path) -> bool:
+    """Write an index of one wheel: nothing lands outside, and it names what is there."""
+    (folder / "wheels").mkdir()
+    _file(data, folder / "wheels", WHEEL)
+    write_index(folder / "wheels")
+    assert [path.name for path in folder.iterdir()] == ["wheels"]
+    return True
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in (
+            ("vllm-1/link", "vllm/a.py"),
+            ("vllm-1/vllm/up", "../link"),
+            ("vllm-1/" + "n" * 120, "link"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+    return out.getvalue()
+
+
+SOURCES = {
+    "vllm-1/PKG-INFO": b"Metadata-Version: 2.1\nName: vllm\nVersion: 1\n",
+    "vllm-1/vllm/__init__.py": b"__version__ = '1'\n",
+    "vllm-1/vllm/a.py": b"import os\nclass A:\n    def f(self, x: int = 3) -> None: ...\n",
+}
+
+
+def packed_or_not(chance: random.Random, seed: bytes) -> bytes:
+    """A plain tar that is changed and packed, or a packed one that is changed."""
+    pack = chance.choice(
+        (lambda data: gzip.compress(data, 1), lambda data: zstandard.compress(data, 1), bytes)
+    )
+    return mutate.blind(chance, pack(seed)) if chance.randrange(4) == 0 else pack(mutate.blind(chance, seed))
+
+
+def read_archive(data: bytes, folder: Path) -> bool:
+    for entry in entries(_file(data, folder, "a")):
+        assert not entry.path.is_absolute() and ".." not in entry.path.parts
+        if entry.kind == "file":
+            entry.read()
+    return True
+
+
+def unpack_source(data: bytes, folder: Path) -> bool:
+    """Unpack: nothing lands outside of the tree, no link leads out of it, and nothing is left of what failed."""
+    path = _file(data, folder, "a.tar")
+    try:
+        root = unpack_sdist(path, folder / "tree").resolve()
+        for found in root.rglob("*"):
+            assert found.resolve().is_relative_to(root)
+    finally:
+        assert {entry.name for entry in folder.iterdir()} <= {"a.tar", "tree"}
+    return True
+
+
+def verify_archive(data: bytes, folder: Path) -> bool:
+    name = "vllm-1.whl" if data[:2] == b"PK" else "vllm-1.tar.gz"
+    verified.read(_file(data, folder, name), "vllm")
+    return True
+
+
+def inside_or_tar(chance: random.Random, seed: bytes) -> bytes:
+    """A changed wheel, or a changed source distribution."""
+    return inside(chance, seed) if seed[:2] == b"PK" else packed_or_not(chance, gzip.decompress(seed))
+
+
+def bundles() -> list[bytes]:
+    body = b"a wheel\n"
+    import hashlib
+
+    from build_recipes.sources.lockfile import digest_of, lock_text
+
+    lock = load_lock("v0.12.0")
+    document = {"tag": lock.tag, "digest": digest_of(lock), "repositories": [], "files": [], "missing": {}}
+    members = {
+        "bundle.json": json.dumps(document).encode(), "lock.toml": lock_text(lock).encode(),
+        f"downloads/{hashlib.sha256(body).hexdigest()}/a.whl": body,
+    }  # fmt: skip
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return [out.getvalue()]
+
+
+def read_bundle(data: bytes, folder: Path) -> bool:
+    places = Places(folder / "cache", folder / "build", folder / "wheels")
+    path = _file(
+        data if data[:4] == b"\x28\xb5\x2f\xfd" else zstandard.compress(data, 1), folder, "b.tar.zst"
+    )
+    bundle.unpack(path, places)
+    assert {entry.name for entry in folder.iterdir()} <= {"b.tar.zst", "cache"}
+    return True
+
+
+# -- documents -----------------------------------------------------------------------------------
+
+
+def read_statement(data: bytes, _: Path) -> bool:
+    provenance.read(data)
+    return True
+
+
+def rebuilt(data: bytes, folder: Path) -> bool:
+    """A wheel that says how it was built: its request is read and its plan compared."""
+    name = rebuild.MEMBER.replace("{dist_info}", "vllm-0.12.0.dist-info")
+    wheel = make_wheel(folder, {name: data})
+    rebuild.compare(wheel, Places(folder / "cache", folder / "build", folder / "wheels"))
+    return True
+
+
+def statements() -> list[bytes]:
+    values = {
+        "plan": '{"device": "thor", "tag": "v0.12.0"}',
+        "request": '{"tag": "v0.12.0", "only": ["_C"]}',
+        "lock": "x",
+    }
+    rows = [{"name": f"{provenance._PREFIX}{key}", "value": value} for key, value in values.items()]
+    return [json.dumps({"metadata": {"component": {"properties": rows}}}).encode()]
+
+
+def locks() -> list[bytes]:
+    return [(LOCKS / "v0.12.0.toml").read_bytes()]
+
+
+def read_lock(data: bytes, folder: Path) -> bool:
+    _file(data, folder, "v0.12.0.toml")
+    load_lock("v0.12.0", folder)
+    return True
+
+
+def journals() -> list[bytes]:
+    made = journal.Journal(
+        status="applied", digest="d",
+        patches=[journal.Entry(id="a", variant="b", sha256="0" * 64, files=["x.py"])],
+        changes=[journal.Change(path="x.py", before="x", after="0" * 64, earlier=None)],
+    )  # fmt: skip
+    return [msgspec.json.encode(made)]
+
+
+def read_journal(data: bytes, folder: Path) -> bool:
+    (folder / "tree").mkdir()
+    (folder / "tree/x.py").write_text("x")
+    journal.place(folder / "tree").write_bytes(data)
+    found = journal.read(folder / "tree")
+    if found is not None:
+        journal.intact(folder / "tree", found)
+        journal.originals(folder / "tree", found)
+    return True
+
+
+def feeds() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        events = nightly_history.write(Path(folder) / "night.sqlite")
+    return [b"".join(event.line() + b"\n" for event in part) for part in (events[:6], events[-9:])]
+
+
+def read_feed(data: bytes, folder: Path) -> bool:
+    """Read a feed, merge it, draw the page."""
+    from build_recipes.nightly.page.site import write_site
+
+    found = feed.read(_file(data, folder, "feed.jsonl"))
+    with Nights(folder / "night.sqlite") as store:
+        store.merge(found.events)
+        write_site("t", [event for _, event in store.events()], folder / "page", "")
+    return not found.damaged
+
+
+def read_nights(data: bytes, folder: Path) -> bool:
+    with Nights(_file(data, folder, "night.sqlite")) as store:
+        list(store.events())
+    return True
+
+
+def nights() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        with Nights(Path(folder) / "night.sqlite") as store:
+            store.record("started", "a@1", "", {"job": "a"})
+        return [(Path(folder) / "night.sqlite").read_bytes()]
+
+
+def read_config(data: bytes, folder: Path) -> bool:
+    config.load(_file(data, folder, "n.toml"))
+    return True
+
+
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+def pages() -> list[bytes]:
+    row = {
+        "filename": "x-1-py3-none-any.whl",
+        "url": "x.whl",
+        "hashes": {"sha256": "0" * 64},
+        "size": 1,
+        "requires-python": ">=3",
+    }
+    rows = [row, {**row, "filename": "x-1.tar.gz", "yanked": "bad", "upload-time": "2026-01-01T00:00:00Z"}]
+    return [
+        json.dumps({"meta": {"api-version": "1.1"}, "name": "x", "versions": ["1"], "files": rows}).encode()
+    ]
+
+
+def read_page(data: bytes, _: Path) -> bool:
+    kind = JSON if data[:1] in b"{[" else "text/html"
+    found = registry.listed(
+        http.Answer("https://example.org/simple/x/", 200, "OK", {"Content-Type": kind}, data), "x"
+    )
+    for package in found:
+        assert package.filename is not None
+    return True
+
+
+def html_pages() -> list[bytes]:
+    return [
+        b'<!DOCTYPE html><html><body><a href="x-1-py3-none-any.whl#sha256=00" data-requires-python="&gt;=3">x</a></body></html>'
+    ]
+
+
+def read_listing(data: bytes, folder: Path) -> bool:
+    from build_recipes.kit.data import load_json
+
+    load_json(_file(data, folder, "l.json"), releases.Listing).get("0.12.0")
+    return True
+
+
+# -- sources and logs ----------------------------------------------------------------------------
+
+CMAKE = b"""cmake_minimum_required(VERSION 3.26)
+set(A "x;y") # comment
+if(NOT A STREQUAL "z" AND VLLM_GPU_LANG STREQUAL "CUDA")
+  FetchContent_Declare(cutlass GIT_REPOSITORY https://github.com/nvidia/cutlass.git GIT_TAG v4.2.1 GIT_SHALLOW TRUE)
+elseif(B OR (C AND D))
+  include(cmake/x.cmake)
+endif()
+foreach(ARCH ${A})
+  list(APPEND E "${ARCH}")
+endforeach()
+FetchContent_MakeAvailable(cutlass)
+define_gpu_extension_target(_C DESTINATION vllm LANGUAGE CUDA SOURCES ${E} [[raw]] WITH_SOABI)
+"""
+SETUP = b"""import os
+from setuptools import setup
+class CMakeExtension: ...
+ext_modules = []
+if _is_cuda():
+    ext_modules.append(CMakeExtension(name="vllm._C", optional=True))
+if os.path.exists("x"):
+    rust = [RustExtension("vllm.rust", path="rust/Cargo.toml", binding=Binding.Exec, optional=True)]
+setup(ext_modules=ext_modules)
+"""
+
+
+def read_cmake(data: bytes, folder: Path) -> bool:
+    _file(data, folder, "CMakeLists.txt")
+    Scan().project(reader(folder))
+    return True
+
+
+def read_makeup(data: bytes, folder: Path) -> bool:
+    _file(CMAKE + b"add_library(_C MODULE x.cu)\n", folder, "CMakeLists.txt")
+    _file(data, folder, "setup.py")
+    modules.makeup(folder)
+    return True
+
+
+def python() -> list[bytes]:
+    here = PROJECT / "build_recipes/verify/read"
+    return [(here / name).read_bytes()[:6000] for name in ("archive.py", "lazy.py", "scope.py")]
+
+
+def read_python(data: bytes, _: Path) -> bool:
+    tree.summarise(data, whole=False)
+    tree.summarise(data, whole=True)
+    return True
+
+
+@cache
+def _logs() -> list[bytes]:
+    return [
+        b"[1/2] Building CUDA object x.cu.o\nFAILED: [code=1] x.cu.o\nnvcc fatal   : Unsupported gpu architecture 'compute_110'\n"
+        b"ninja: build stopped: subcommand failed.\n" + b"ordinary line %d\n" * 20
+    ]
+
+
+def read_log(data: bytes, folder: Path) -> bool:
+    return diagnose_file(_file(data, folder, "a.log")).failed
+
+
+def read_store(data: bytes, folder: Path) -> bool:
+    store = Store(_file(data, folder, "store.sqlite"))
+    store.put_many("x", {b"k": b"v"})
+    store.get("x", b"k")
+    return True
+
+
+def stores() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "s.sqlite")
+        store.put_many("x", {b"k": b"v"})
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return [(Path(folder) / "s.sqlite").read_bytes()]
+
+
+def shared_objects() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((HERE.parent / "data/specialise").glob("*.so"))]
+
+
+TARGETS: dict[str, Target] = {
+    "elf": Target(modules_of_seed, read_elf),
+    "module": Target(shared_objects, lambda data, _: rewrite_module(data) != "refused"),
+    "wheel": Target(audited_wheel, read_wheel, inside),
+    "rewrite": Target(small_wheel, rewrite_wheel, inside),
+    "index": Target(small_wheel, index_wheel, inside),
+    "zip": Target(small_wheel, read_archive),
+    "tar": Target(lambda: [tar_of(SOURCES)], read_archive, packed_or_not),
+    "unpack": Target(lambda: [tar_of(SOURCES)], unpack_source, packed_or_not),
+    "verify": Target(
+        lambda: [*small_wheel(), gzip.compress(tar_of(SOURCES), 1)], verify_archive, inside_or_tar
+    ),
+    "bundle": Target(bundles, read_bundle),
+    "statement": Target(statements, read_statement, mutate.document, (ArmoryError, ValueError)),
+    "rebuild": Target(statements, rebuilt, mutate.document),
+    "lock": Target(locks, read_lock, mutate.text),
+    "journal": Target(journals, read_journal, mutate.document),
+    "feed": Target(feeds, read_feed, mutate.lines),
+    "nights": Target(nights, read_nights),
+    "nightly": Target(
+        lambda: [(PROJECT / "build_recipes/nightly/smoke.toml").read_bytes()], read_config, mutate.text
+    ),
+    "page": Target(pages, read_page, mutate.document),
+    "html page": Target(html_pages, read_page, mutate.text),
+    "listing": Target(
+        lambda: [b'{"project": "vllm", "read": 1.0, "releases": []}'], read_listing, mutate.document
+    ),
+    "cmake": Target(lambda: [CMAKE], read_cmake, mutate.text),
+    "setup.py": Target(lambda: [SETUP], read_makeup, mutate.text),
+    "python": Target(python, read_python, mutate.text),
+    "log": Target(_logs, read_log, mutate.text),
+    "store": Target(stores, read_store),
+}
+
+
+@dataclass
+class Count:
+    """What became of the inputs of one target."""
+
+    inputs: int = 0
+    taken: int = 0
+    crashes: dict[str, tuple[int, bytes]] | None = None
+    """Kind and place of an exception to how often, and one input."""
+
+
+def run(name: str, seed: int, inputs: int, within: float = float("inf")) -> Count:
+    """Try mutated inputs of a target: as many as are asked for, or as the seconds allow."""
+    import time
+    import traceback
+
+    target, chance, count = TARGETS[name], random.Random(f"{name} {seed}"), Count(crashes={})
+    seeds, end = target.seeds(), time.monotonic() + within
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="fuzz.") as work:
+        for number in range(inputs):
+            if time.monotonic() > end:
+                break
+            data = target.change(chance, chance.choice(seeds))
+            folder = Path(work) / str(number)
+            folder.mkdir()
+            try:
+                count.taken += taken(target, data, folder)
+            except Exception as error:
+                frames = [
+                    frame
+                    for frame in traceback.extract_tb(error.__traceback__)
+                    if "/build_recipes/" in frame.filename
+                ]
+                where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "the harness"
+                key = f"{type(error).__name__} at {where}"
+                assert count.crashes is not None
+                times, first = count.crashes.get(key, (0, data))
+                count.crashes[key] = times + 1, min(first, data, key=len)
+            count.inputs += 1
+            shutil.rmtree(folder, ignore_errors=True)
+    return count
+
+
+def seeds_taken(name: str) -> Iterator[bool]:
+    """Whether the seeds of a target are taken as they are."""
+    target = TARGETS[name]
+    for seed in target.seeds():
+        with tempfile.TemporaryDirectory() as folder:
+            yield taken(target, seed, Path(folder))

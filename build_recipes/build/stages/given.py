@@ -14,6 +14,7 @@ from build_recipes.build.plan import Plan
 from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
+from build_recipes.kit.data import parse_python
 from build_recipes.kit.errors import CpuTorch, ToolFailed, TorchCudaMismatch, UsageError
 from build_recipes.toolchain import cuda
 
@@ -55,8 +56,8 @@ def declared(torch: Path) -> tuple[str, str] | None:
     :returns: None where the file says neither; the build asks torch itself later.
     """
     try:
-        tree = ast.parse((torch / "version.py").read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+        tree = parse_python((torch / "version.py").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     values: dict[str, str] = {}
     for node in tree.body:

@@ -98,7 +98,9 @@ def _details(run: Run, wheels_url: str) -> list[tuple[str, Markup | str]]:
         )
     if run.build_s:
         facts = run.steps["build"].get("facts") or {}
-        cached = f" ({facts['cached']} of {facts['units']} units cached)" if facts.get("cached") else ""
+        cached = (
+            f" ({facts['cached']} of {facts.get('units', '?')} units cached)" if facts.get("cached") else ""
+        )
         rows.append(("build", "up to date" if facts.get("up_to_date") else duration(run.build_s) + cached))
     for name, data in run.steps.items():
         word = _word(name, data)

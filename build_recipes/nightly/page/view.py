@@ -133,5 +133,9 @@ def view(events: list[Event]) -> View:
 
 
 def _newest_first(label: str) -> tuple[bool, list[int], str]:
-    numbers = [int(part) for part in label.removeprefix("v").split("-")[0].split(".") if part.isdigit()]
+    numbers = [
+        int(part)
+        for part in label.removeprefix("v").split("-")[0].split(".")
+        if part.isdecimal() and len(part) < 9
+    ]
     return label.startswith("main"), numbers, label

@@ -6,6 +6,7 @@ arguments, line and bracket comments, nested parentheses (conditions). Nothing i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,10 +157,15 @@ def block_end(commands: list[Command], start: int) -> int:
 
 
 def reader(root: Path) -> Read:
-    """Reads the files of a folder."""
+    """Reads the files of a folder; what leads out of it, or has no name of a file, is not there."""
 
     def read(path: str) -> str | None:
-        file = root / path
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+        try:
+            name = os.path.normpath(path)  # pure text: links of the tree itself are the tree's affair
+            if name.startswith(("/", "..")) or not (root / name).is_file():
+                return None
+            return (root / name).read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError):  # too long, or a NUL
+            return None
 
     return read

@@ -476,8 +476,8 @@ def python() -> list[bytes]:
 
 
 def read_python(data: bytes, _: Path) -> bool:
-    tree.summarise(data, whole=False)
-    tree.summarise(data, whole=True)
+    tree.summarise(data, "vllm_omni", whole=False)
+    tree.summarise(data, "vllm_omni", whole=True)
     return True
 
 

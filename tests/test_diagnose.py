@@ -19,7 +19,6 @@ LOGS = Path(__file__).parent / "logs"
 ENTRY = """[[failure]]
 id = "x"
 phase = "run"
-needles = ["hello there"]
 cause = "c"
 fix = "f"
 sources = []
@@ -251,7 +250,7 @@ def test_an_empty_log_and_a_missing_one(tmp_path: Path) -> None:
     ],
 )
 def test_broken_data_is_refused(tmp_path: Path, change: str, why: str) -> None:
-    regex = "" if change.startswith("regex") else 'regex = "hello"\n'
+    regex = "" if change.startswith("regex") else 'regex = "hello there"\n'
     (tmp_path / "a.toml").write_text(f"{ENTRY}{regex}{change}\n")
     with pytest.raises(BadData, match=why):
         load(tmp_path)
@@ -259,7 +258,7 @@ def test_broken_data_is_refused(tmp_path: Path, change: str, why: str) -> None:
 
 def test_two_signatures_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.toml").write_text(ENTRY + 'regex = "h"\n')
+        (tmp_path / f"{name}.toml").write_text(ENTRY + 'regex = "hello there"\n')
     with pytest.raises(BadData, match="also stands in"):
         load(tmp_path)
 

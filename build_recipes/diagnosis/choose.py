@@ -92,12 +92,10 @@ def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
         kind = _KINDS[rule.signature.kind]
         if rule.quoted and not any(rule.quoted.search(text) for text in event.quoted.values()):
             continue
-        if not any(
-            needle in whole or " ".join(needle.split()) in joined for needle in rule.signature.needles
-        ):
+        if not any(needle in whole or " ".join(needle.split()) in joined for needle in rule.needles):
             continue
         for place, line in lines:
-            if any(needle in line.text for needle in rule.signature.needles) and (
+            if any(needle in line.text for needle in rule.needles) and (
                 match := rule.pattern.search(line.text)
             ):
                 fits.append((kind, place, rule.order, rule, line.number, around(line.shown, match)))
@@ -110,6 +108,7 @@ def _of_event(event: Event, rules: tuple[Rule, ...]) -> Candidate:
     best = min(shown, key=lambda fit: fit[:3], default=None)
     if best is not None:
         made.rule, made.rule_line, made.rule_text = best[3:]
+        made.unsure = False
         made.also = [fit[3:] for fit in sorted(fits, key=lambda fit: fit[:3]) if fit is not best]
         word = best[3].signature.kind
         if word == "cause":

@@ -14,8 +14,10 @@ _HEADER = re.compile(
     r"(?:Original )?Traceback \(most recent call last\)(?: \S+)?:?$|.{0,120}Traceback \(most recent call last\):$"
 )
 _FRAME = re.compile(r'File "(?P<path>[^"]+)", line \d+(?:, in |$)')
+_WRAPPED = re.compile(r'File$|"(?P<path>/[^"]+)",(?: line \d+,?(?: in .*)?)?$|line \d+, in ')
+"""Parts of a frame that uv broke into several lines."""
 _LINKED = re.compile(r"(?:The above exception was the direct cause|During handling of the above exception)")
-_ENDS_TRACEBACK = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:\([\w. ]+\))?(?::(?: .*|$)|$)")
+_ENDS_TRACEBACK = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:\([\w. ]+\))?:(?: .*|$)|(?:\w+\.)*[A-Z]\w+$")
 _EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Failure|Timeout|OutOfResources|OutOfMemory\w*|Unavailable|"
     r"NotFound|Mismatch|Violation|Exit)(?:\([\w. ]+\))?(?:: \S.*|:?$)|(?:[a-z_]\w*\.)+[A-Z]\w*: \S"
@@ -131,9 +133,9 @@ class _Reader:
         least = None
         while at < len(self._lines):
             line = self._lines[at]
-            found = _FRAME.match(line.text)
+            found = _FRAME.match(line.text) or (least is not None and _WRAPPED.match(line.text)) or None
             if found:
-                frames.append(found["path"])
+                frames.extend(filter(None, (found.groupdict().get("path"),)))
                 least = line.indent if least is None else min(least, line.indent)
             elif _HEADER.match(line.text):
                 frames = []

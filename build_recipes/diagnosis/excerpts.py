@@ -22,16 +22,13 @@ _LONGEST = 4000
 """Longest line that is kept, bytes."""
 _MOST, _LAST = 3 << 20, 1 << 20
 """Bytes kept from the first reports on, and of the last ones where there are more."""
+_ENOUGH = 200_000
+"""Reports after which only signatures are looked for."""
 _SEARCHED = 1 << 16
 """Bytes of one line that are looked at."""
 _CARRY = 1 << 16
 """Bytes of a block that are kept for what stands before the next block's first report."""
 
-_WORDS = (
-    b"rror", b"RROR", b"ot found", b"enied", b"ERR!", b"*** ", b'  File "', b"aceback (m", b"OutOf", b"imed out",
-    b"undefined r", b"OOM", b"anicked", b"annot ", b"\nE: ", b"\xc3\x97 ", b"Xid", b"Illegal in", b"Abort",
-)  # fmt: skip
-"""Words of reports, beside `signatures.WORDS`."""
 _UNIT = re.compile(rb"\bFAILED: [^\n]*\n")
 _UNIT_ENDS = re.compile(
     rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE
@@ -114,7 +111,7 @@ class _Collector:
             end = _forward(block, 0, self._after)
             self._after -= block.count(b"\n", 0, end)
             self._keep(first, block[:end])
-        found = self._signatures(block, first) | self._suspects(block)
+        found = self._reported(block, first)
         if found or self._unit:
             self._unit_says(block)
         marks = sorted(found)
@@ -147,15 +144,27 @@ class _Collector:
                 )
             self._unit = stop is None
 
-    def _signatures(self, block: bytes, first: int) -> set[int]:
-        """Starts of the lines that a signature fits."""
+    def _reported(self, block: bytes, first: int) -> set[int]:
+        """Starts of the lines that a signature fits, or that may report an error."""
         found: set[int] = set()
-        counted, line = 0, first
+        fits: list[tuple[int, int, list[Rule]]] = []
         for start, end, rules, word in self._index.candidates(block):
             if word and _SUSPECT.search(block, start, min(end, start + _SEARCHED)):
                 found.add(start)
-            if not rules:
-                continue
+            if rules:
+                fits.append((start, end, rules))
+        for word_raw, entries in self._index.common.items() if self._reports < _ENOUGH else ():
+            for start, end in _lines_with(block, word_raw):
+                if start not in found and _SUSPECT.search(block, start, min(end, start + _SEARCHED)):
+                    found.add(start)
+                raw = block[start:end]
+                text = plain(raw)
+                rules = [rule for needle, rule in entries if needle in text]
+                if rules:
+                    fits.append((start, end, rules))
+        self._reports += len(found)
+        counted, line = 0, first
+        for start, end, rules in sorted(fits, key=lambda fit: fit[0]):
             line += block.count(b"\n", counted, start)
             counted = start
             text = plain(block[start:end])
@@ -164,26 +173,6 @@ class _Collector:
                 if match is not None:
                     found.add(start)
                     self._kept.hits.setdefault(rule.signature.id, (rule, line, around(text, match)))
-        return found
-
-    def _suspects(self, block: bytes) -> set[int]:
-        """Starts of the lines that may report an error."""
-        found: set[int] = set()
-        if self._reports > 200_000:
-            return found
-        seen: set[int] = set()
-        for word in _WORDS:
-            at = block.find(word)
-            while at >= 0:
-                start = block.rfind(b"\n", 0, at + 1) + 1
-                end = block.find(b"\n", at + 1)
-                end = len(block) if end < 0 else end
-                if start not in seen:
-                    seen.add(start)
-                    if _SUSPECT.search(block, start, min(end, start + _SEARCHED)):
-                        found.add(start)
-                at = block.find(word, end)
-        self._reports += len(found)
         return found
 
     def _around(self, block: bytes, start: int, line: int) -> None:
@@ -228,6 +217,17 @@ class _Collector:
 def _cut(row: bytes) -> bytes:
     """A row that is not too long: its beginning and its end."""
     return row if len(row) <= _LONGEST else row[: _LONGEST // 2] + b" ... " + row[-_LONGEST // 2 :]
+
+
+def _lines_with(block: bytes, word: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each line that holds a word."""
+    at = block.find(word)
+    while at >= 0:
+        start = block.rfind(b"\n", 0, at + 1) + 1
+        end = block.find(b"\n", at + 1)
+        end = len(block) if end < 0 else end
+        yield start, end
+        at = block.find(word, end)
 
 
 def _forward(block: bytes, start: int, lines: int) -> int:

@@ -27,7 +27,7 @@ WRAPPER_MAGIC = 0x466243B1
 _MOST_ALIGN = 256
 """Bytes; what nvcc 13 asks for at most (read from vLLM's wheels: 256; without compression: 8)."""
 _PIECE = 1 << 20
-_NOBITS = 8
+_ALLOC = 2
 
 
 class Fixed(Exception):
@@ -261,15 +261,19 @@ def check(old: Elf, new: Elf, containers: Sequence[Sequence[Buffer]]) -> None:
             raise Differs(new.name, f"the header of section {before.name}")
         if before.name == CODE:
             may.append((before.address, before.address + before.size))
-        elif before.kind != _NOBITS:
+        else:
             loose = [
                 row - before.offset for row in rows if before.offset <= row < before.offset + before.size
             ]
             if before.name == WRAPPERS:
                 loose = list(range(8, before.size, WRAPPER.size))
-            _compare(new.name, f"section {before.name}", old.content(before), new.content(after), loose)
-            if before.flags & 2:
+            if before.flags & _ALLOC:  # compared as memory
+                there = place(new, after.address, after.size) if len(old.content(before)) else 0
+                if there and there != after.offset:
+                    raise Differs(new.name, f"the place of section {before.name}")
                 may += [(before.address + at, before.address + at + 8) for at in loose]
+            else:
+                _compare(new.name, f"section {before.name}", old.content(before), new.content(after))
     _compare_memory(old, new, [*may, _headers(old)])
     _compare_code(old, new, containers)
 
@@ -317,14 +321,10 @@ def _compare_headers(old: Elf, new: Elf) -> None:
         raise Differs(new.name, "the alignment of a segment")
 
 
-def _compare(name: str, what: str, old: memoryview, new: memoryview, loose: Sequence[int]) -> None:
-    at = 0
-    for stop in [*sorted(loose), len(old)]:
-        for start in range(at, stop, _PIECE):
-            end = min(start + _PIECE, stop)
-            if bytes(old[start:end]) != bytes(new[start:end]):
-                raise Differs(name, f"{what} differs between {start} and {end}")
-        at = stop + 8
+def _compare(name: str, what: str, old: memoryview, new: memoryview) -> None:
+    for start in range(0, len(old), _PIECE):
+        if bytes(old[start : start + _PIECE]) != bytes(new[start : start + _PIECE]):
+            raise Differs(name, f"{what} differs between {start} and {start + _PIECE}")
 
 
 def _compare_memory(old: Elf, new: Elf, may: list[tuple[int, int]]) -> None:
@@ -357,7 +357,7 @@ def _compare_span(
     size = max(0, filled - start)
     first, second = (one.offset + start - one.address for one in (home, here))
     before, after = old.data[first : first + size], new.data[second : second + size]
-    _compare(new.name, f"memory at {start:#x}", before, after, ())
+    _compare(new.name, f"memory at {start:#x}", before, after)
 
 
 def _compare_code(old: Elf, new: Elf, containers: Sequence[Sequence[Buffer]]) -> None:

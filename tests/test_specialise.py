@@ -27,7 +27,6 @@ from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages.native import assemble_left
-from build_recipes.build.stages.package import Packaged
 from build_recipes.facts.device import device, devices
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import Elf, mapped
@@ -342,14 +341,13 @@ def test_our_own_wheel_is_left_nothing_to_the_driver(tmp_path: Path) -> None:
         tmp_path, {"vllm/_C.abi3.so": (DATA / "aarch64.so").read_bytes()}, version=plan.wheel_version,
         tag="cp38-abi3-manylinux_2_34_aarch64",
     )  # fmt: skip
-    packaged = Packaged(source, plan.wheel_version, "", (2, 34), None, None, 0.0)  # type: ignore[arg-type]
     assert "runs with JIT" in audit_wheel(source, ["thor"]).devices["thor"].verdict
-    done = assemble_left(plan, packaged, time.monotonic())
-    assert (done.packaged.wheel.name, done.images) == (source.name, 1)
-    audit = audit_wheel(done.packaged.wheel, ["thor"])
+    done = assemble_left(plan, source, time.monotonic())
+    assert (done.wheel.name, done.images) == (source.name, 1)
+    audit = audit_wheel(done.wheel, ["thor"])
     assert audit.devices["thor"].verdict == "ready" and not audit.failing()
     assert not any(name.startswith("compute_") for name in audit.modules[0].code)
-    assert assemble_left(plan, done.packaged, time.monotonic()).images == 0
+    assert assemble_left(plan, done.wheel, time.monotonic()).images == 0
 
 
 def test_an_image_is_made_again_for_a_proof() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from build_recipes.build.clean import sweep
@@ -60,8 +61,8 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         step("compile", compiling.summary(compiled))
         packaged = package(plan, fetched, patched, made, compiled, theirs=theirs)
         step("package", describe(packaged))
-        native = assemble_left(plan, packaged, started)
-        packaged = native.packaged
+        native = assemble_left(plan, packaged.wheel, started)
+        packaged = dataclasses.replace(packaged, wheel=native.wheel)
         step("native", native.summary())
         for line in packaged.completeness.lines():
             say(line)

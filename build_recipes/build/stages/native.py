@@ -6,15 +6,14 @@ no object has to be compiled again: the wheel is rewritten with the cubins in pl
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from build_recipes.audit.audit import audit_distribution
 from build_recipes.audit.coverage import JIT
 from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import Plan
-from build_recipes.build.stages.package import Packaged
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree
 from build_recipes.specialise import modules, papers
@@ -26,8 +25,8 @@ from build_recipes.wheelhouse.rewrite import Edits, rewrite
 class Assembled:
     """What the stage did."""
 
-    packaged: Packaged
-    """The wheel, rewritten where there was something to assemble."""
+    wheel: Path
+    """Rewritten where there was something to assemble; its name stays."""
     images: int
     """Units that were assembled."""
     seconds: float
@@ -37,9 +36,10 @@ class Assembled:
         return f"{self.images} units of PTX assembled" if self.images else "nothing is left to the driver"
 
 
-def assemble_left(plan: Plan, packaged: Packaged, began: float) -> Assembled:
+def assemble_left(plan: Plan, source: Path, began: float) -> Assembled:
     """Assemble the PTX of needed families that has no SASS beside it.
 
+    :param source: the packaged wheel.
     :param began: `time.monotonic` value from which the time box counts.
     :raises Checkpointed: the time box ended; images that are made are kept.
     :raises CompileFailed: ptxas stopped.
@@ -47,12 +47,12 @@ def assemble_left(plan: Plan, packaged: Packaged, began: float) -> Assembled:
     started = time.monotonic()
     work = plan.tree / "native"
     store = Store(plan.places.cache, work)
-    with modules.Unpacking(packaged.wheel, work / "modules") as wheel:
+    with modules.Unpacking(source, work / "modules") as wheel:
         audit = audit_distribution(wheel, [plan.device_name])
         families = audit.devices[plan.device_name].families.values()
         if not any(one.status == JIT for one in families):
             remove_tree(work)
-            return Assembled(packaged, 0, round(time.monotonic() - started, 2))
+            return Assembled(source, 0, round(time.monotonic() - started, 2))
         parts = modules.parts(wheel, audit)
         how = modules.Making(plan.places, store, pack=False, offline=plan.request.offline)
         chosen = modules.plan(parts, plan.device, how)
@@ -67,9 +67,9 @@ def assemble_left(plan: Plan, packaged: Packaged, began: float) -> Assembled:
             wheel, [part for part in parts if part.path in paths], chosen, entries, work / "new"
         )
         story = papers.Story(
-            source=packaged.wheel.name,
-            sha256=file_sha256(packaged.wheel),
-            version=packaged.version,
+            source=source.name,
+            sha256=file_sha256(source),
+            version=plan.wheel_version,
             device=plan.device_name,
             native=True,
             keep_ptx=False,
@@ -79,11 +79,10 @@ def assemble_left(plan: Plan, packaged: Packaged, began: float) -> Assembled:
             changed=sorted(put),
         )
         made = rewrite(
-            packaged.wheel,
-            packaged.wheel.parent,
+            source,
+            source.parent,
             Edits(put={**put, papers.SBOM: papers.sbom(story)}),
             epoch=plan.epoch,
         )
     remove_tree(work)
-    done = dataclasses.replace(packaged, wheel=made)
-    return Assembled(done, len(chosen.jobs), round(time.monotonic() - started, 2))
+    return Assembled(made, len(chosen.jobs), round(time.monotonic() - started, 2))

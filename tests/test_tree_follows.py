@@ -73,7 +73,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     }.items():  # fmt: skip
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_text(text)
-    request = Request(tag="v0.12.0", device="thor", source=str(source), cache="off")
+    request = Request(tag="v0.12.0", device="thor", cache="off")
     plan = make_plan(request, Places.from_environment())
     plan.tree.mkdir(parents=True)
     made = Provisioned(Path(sys.executable), tmp_path, "13.0", "", tmp_path, "2.11.0", "13.0", None, 0.0)

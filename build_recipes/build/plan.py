@@ -6,6 +6,7 @@ options). It names the result: the same fingerprint again is the same wheel, so 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
 from build_recipes.patching.series import selected
 from build_recipes.sources.lockfile import Lock, TorchPin, load_lock
+from build_recipes.sources.own import own_lock, own_source
 from build_recipes.toolchain import ccache
 
 BUILD_TYPES = ("Release", "RelWithDebInfo", "Debug", "MinSizeRel")
@@ -67,6 +69,8 @@ class Plan:
     places: Places
     here: bool = False
     """Whether this machine is the device."""
+    words: str = ""
+    """How its source is asked for on the command line: ``--tag v0.12.0``, ``--source DIR``."""
 
     @property
     def cross(self) -> bool:
@@ -176,9 +180,11 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
     :raises ArmoryError: of many kinds; each says what contradicts what, and what to type.
     """
     host = host or Host.this()
-    facts = versions.for_version(
-        versions.version_of(request.tag)
-    )  # what needs no lock is refused without one
+    own = own_source(request.tag, request.source, places)
+    if own:
+        request = dataclasses.replace(request, source=str(own.folder))
+    # what needs no lock is refused without one
+    facts = versions.for_version(own.version if own else versions.version_of(request.tag))
     detected = device_table.detect()
     name = device_table.canonical(request.device or detected or "thor")
     machine = device_table.device(name)
@@ -201,13 +207,14 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
             f"a wheel for {machine.machine} cannot be built on {host.machine}",
             f"build on a {machine.machine} machine, or cross-compile on x86_64",
         )
-    lock = load_lock(request.tag)
+    lock = own_lock(own, places) if own else load_lock(request.tag)
     existing = request.torch.partition(":")[0] == "existing"
     pin = choose_torch(lock, "" if existing else request.torch)
     cuda = "".join(pin.cuda.split(".")[:2])
-    local = f"cu{cuda}.{name}{suffix(request)}"
+    state = f"{own.local}." if own and own.local else ""
+    local = f"{state}cu{cuda}.{name}{suffix(request)}"
     made = Plan(
-        tag=request.tag,
+        tag=lock.tag,
         version=lock.version,
         wheel_version=f"{lock.version}+{local}",
         device_name=name,
@@ -220,8 +227,9 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         request=request,
         jobs=request.jobs or host.cores,
         patches=tuple(f"{entry.patch.id}@{entry.sha256[:12]}" for entry in selected(lock.version, machine)),
-        tree=places.build / f"{request.tag}-{name}{'-smoke' if request.smoke else ''}",
+        tree=places.build / f"{lock.tag}-{name}{'-smoke' if request.smoke else ''}",
         places=places,
+        words=own.words if own else f"--tag {request.tag}",
         here=detected == name,
     )
     check_path(made.tree)

@@ -2,8 +2,8 @@
 
 A cell is a tag and a device. It goes the way of a build (lock, fetch, patch, provision, configure) and stops before
 the first unit: what is compiled then, for which targets, and whether the device loads them, is read from the graph.
-Cells are kept as JSON in the build folder; one that stands is not made again unless its plan changed. All cells of
-a tag share one tree.
+Cells are kept as JSON in the build folder; one that came to the end is not made again unless its plan changed. All
+cells of a tag share one tree.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from packaging.version import Version
 
 from build_recipes.build.compiling import estimate, surveyed
 from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.pipeline import patch_sources
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
@@ -140,7 +141,8 @@ def _cell(request: Request, places: Places, tree: Path, kept: Path) -> Cell:
     try:
         plan = dataclasses.replace(make_plan(request, places), tree=tree)
         cell.fingerprint = plan.fingerprint
-        if (before := _read(kept)) is not None and before.fingerprint == plan.fingerprint:
+        before = _read(kept)
+        if before is not None and before.fingerprint == plan.fingerprint and before.stage == "done":
             return before
         with tree_lock(tree):
             _walk(plan, cell)
@@ -188,7 +190,7 @@ def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Ce
         if stray := sorted({target for command in commands if command.cuda
                             for target in strays(command, capability)}):  # fmt: skip
             row["does not load"] = stray
-        if commands and gone:
+        if gone := [tree for tree in gone if any(f"/{tree}{LEFT_OUT}/" in one.command for one in commands)]:
             row["missing"] = ", ".join(gone)
         cell.modules[module.target] = row
         cell.units[module.target] = [command.unit.partition("/")[2] for command in commands]

@@ -153,11 +153,13 @@ def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool 
     auto_shortflags=False,
     positional=[],
     help={
-        **{k: BUILD_HELP[k] for k in ("tag", "device", "smoke")},
+        **{k: BUILD_HELP[k] for k in ("tag", "device", "source", "smoke")},
         "unit": "the unit, as the failure names it",
     },
 )
-def repro(c: Context, tag: str = "", device: str = "", unit: str = "", smoke: bool = False) -> None:
+def repro(
+    c: Context, tag: str = "", device: str = "", source: str = "sdist", unit: str = "", smoke: bool = False
+) -> None:
     """Run one compile unit of a build tree alone, with its whole output: what failed, and nothing else."""
     with door():
         from build_recipes.build.plan import make_plan
@@ -165,7 +167,9 @@ def repro(c: Context, tag: str = "", device: str = "", unit: str = "", smoke: bo
         from build_recipes.build.stages.repro import repro as run_one
         from build_recipes.kit.paths import Places
 
-        plan = make_plan(Request(tag=tag, device=device, smoke=smoke), Places.from_environment())
+        plan = make_plan(
+            Request(tag=tag, device=device, source=source, smoke=smoke), Places.from_environment()
+        )
         raise SystemExit(run_one(plan, unit))
 
 

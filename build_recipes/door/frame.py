@@ -46,7 +46,7 @@ def door(json: bool = False) -> Iterator[None]:
 
 
 BUILD_HELP = {
-    "tag": "vLLM release tag, such as v0.12.0",
+    "tag": "vLLM release tag, such as v0.12.0; or main, a commit, a candidate (pinned by ./inv lock)",
     "device": "thor, orin, spark, gh200, gb200, gb300, h200 (default: this machine, else thor)",
     "source": "vLLM from PyPI's sdist, from git, or a folder (sdist | git | DIR)",
     "mirror": "URL=DIR: a local repository stands in for URL (repeatable; also [mirrors] in armory.toml)",

@@ -148,7 +148,7 @@ def _copy(source: Path, into: Path) -> Path:
         raise UsageError(
             f"--source {source} is no vLLM source tree", "give the folder that holds CMakeLists.txt and vllm/"
         )
-    files = _files_of(source)
+    files = files_of(source)
     seal = hashlib.sha256()
     for name in files:
         stat = (source / name).lstat()
@@ -182,7 +182,7 @@ def other_pins(lock: Lock, tree: Path) -> list[str]:
     return lines
 
 
-def _files_of(source: Path) -> list[str]:
+def files_of(source: Path) -> list[str]:
     """Files of a tree: what git knows or does not ignore, else all without .git and bytecode."""
     if (source / ".git").exists():
         listed = process.capture(

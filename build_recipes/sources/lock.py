@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from build_recipes.facts import versions
 from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console
-from build_recipes.kit.data import parse_toml
+from build_recipes.kit.data import parse_toml, write_atomic
 from build_recipes.kit.errors import (
     ArmoryError,
     BadData,
@@ -30,6 +28,7 @@ from build_recipes.kit.errors import (
 )
 from build_recipes.kit.paths import Places
 from build_recipes.sources import official, parts, registry, resolve
+from build_recipes.sources.checkout import checkout
 from build_recipes.sources.cmake.trees import Declaration, Read, Scan
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.library import Library
@@ -45,14 +44,18 @@ from build_recipes.sources.lockfile import (
     VllmPin,
     WheelMembers,
     diff_locks,
+    digest_of,
     load_lock,
     lock_path,
+    lock_text,
     save_lock,
     tags_for,
 )
 from build_recipes.sources.mirrors import configured_mirrors
 from build_recipes.sources.modules import makeup
+from build_recipes.sources.own import Own, folder_of, is_release, own_lock_path, own_source
 from build_recipes.sources.repository import Repository, export_tree
+from build_recipes.sources.requirements import build_requirements
 from build_recipes.sources.submodules import submodules_of
 from build_recipes.sources.wheel_members import list_members
 
@@ -61,29 +64,40 @@ Source = str | Path
 
 
 def make_lock(
-    tag: str, *, mirrors: Mapping[str, Path], offline: bool = False, places: Places, source: Source = "sdist"
+    tag: str,
+    *,
+    mirrors: Mapping[str, Path],
+    offline: bool = False,
+    places: Places,
+    source: Source = "sdist",
+    own: Own | None = None,
 ) -> Lock:
     """Pin everything a build of ``tag`` reads. The lock is not written.
 
     :param mirrors: repository address to a local repository that stands in for it.
     :param source: where vLLM's CMake and requirements are read from.
+    :param own: a source that is no release: it is pinned as it stands in its folder, under its own name.
     :raises NotATag: ``tag`` is a branch or a commit.
     :raises UnknownTag: no such release.
     :raises LockMissing: ``offline``: hashes of the index cannot be known without it.
     """
-    version = versions.version_of(tag)
+    version = own.version if own else versions.version_of(tag)
     if offline:
         raise LockMissing(
             f"a lock for {tag} cannot be made without the network: the hashes are the package index's",
             f"./inv lock --tag {tag} on a machine with a network, then copy build_recipes/locks",
         )
-    versions.check_known(tag, registry.releases("vllm", kinds=("sdist", "wheel")))
+    if own is None:
+        versions.check_known(tag, registry.releases("vllm", kinds=("sdist", "wheel")))
     known = versions.for_version(version)
     library = Library(places.git, mirrors)
-    sdist = next(iter(registry.file_pins("vllm", version, "source", None)), None)
+    sdist = None if own else next(iter(registry.file_pins("vllm", version, "source", None)), None)
     with tempfile.TemporaryDirectory(prefix="armory-lock.") as folder:
-        root = _source_tree(tag, source, sdist, (library, places.downloads), Path(folder))
-        vllm = _vllm(tag, root, sdist, library)
+        if own:
+            root, vllm, tag = own.folder, own.pin, own.name
+        else:
+            root = _source_tree(tag, source, sdist, (library, places.downloads), Path(folder))
+            vllm = _vllm(tag, root, sdist, library)
         console.step("lock", f"vLLM {tag} is {vllm.commit} (from {vllm.commit_from})")
         trees = lock_trees(root, version, library)
         build, pinned = build_requirements(root, known.requirements)
@@ -98,7 +112,7 @@ def make_lock(
     wheels = resolve.resolve(build, "build", pythons)
     return Lock(
         tag=tag, version=version, vllm=vllm, trees=trees, torch=torch, cargo=cargo, wheels=[*cuda, *wheels],
-        official=_official(version),
+        official=[] if own else _official(version),
     )  # fmt: skip
 
 
@@ -145,33 +159,6 @@ def _vllm(tag: str, root: Path, sdist: FilePin | None, library: Library) -> Vllm
             "the tag was moved, or the mirror is wrong: find out which before anything is built",
         )
     return VllmPin(repository=url, commit=commit, commit_from="git", sdist=sdist)
-
-
-def build_requirements(root: Path, path: str) -> tuple[list[str], str]:
-    """The build requirements of a tree without torch, and the torch version they pin (or an empty text).
-
-    :param path: requirements file, relative to ``root``.
-    """
-    file = root / path
-    if not file.is_file():
-        raise BadData(
-            f"{path} is not in this tree",
-            "correct `requirements` of the range in build_recipes/facts/vllm.toml",
-        )
-    wanted, torch = [], ""
-    for line in file.read_text().splitlines():
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not text or text.startswith("-"):
-            continue
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            raise BadData(f"{path}: '{text}' is no requirement: {error}", "read the file") from error
-        if canonicalize_name(requirement.name) == "torch":
-            torch = next((s.version for s in requirement.specifier if s.operator == "=="), "")
-        else:
-            wanted.append(text)
-    return wanted, torch
 
 
 def _cargo(root: Path) -> list[CargoPin]:
@@ -339,20 +326,24 @@ def _regroup(pin: FilePin, group: str) -> FilePin:
 
 def write_lock(tag: str, *, mirrors: Sequence[str], offline: bool, source: str) -> dict[str, Any]:
     """Make and write the lock of a tag; say what moved if there was one. Returns what ``--json`` prints."""
-    if not tag:
+    if not tag and source in ("sdist", "git"):
         raise UsageError("./inv lock needs a tag", f"./inv lock --tag v{versions.facts().releases[-1]}")
-    where: Source = source if source in ("sdist", "git") else Path(source).resolve()
-    versions.version_of(tag)
-    before = load_lock(tag) if lock_path(tag).is_file() else None
-    made = make_lock(
-        tag,
-        mirrors=configured_mirrors(mirrors),
-        offline=offline,
-        places=Places.from_environment(),
-        source=where,
-    )
-    path, made = save_lock(made)
-    parts.remove_unused(path.parent)
+    places = Places.from_environment()
+    table = configured_mirrors(mirrors)
+    own = None
+    if source not in ("sdist", "git") or not is_release(tag):
+        if source in ("sdist", "git"):
+            checkout(tag, str(folder_of(tag, places)), places, mirrors=table, offline=offline)
+        own = own_source(tag, source, places)
+    before = load_lock(tag) if own is None and lock_path(tag).is_file() else None
+    made = make_lock(tag, mirrors=table, offline=offline, places=places, source=source, own=own)
+    if own:
+        path = own_lock_path(own, places)
+        made = msgspec.structs.replace(made, digest=digest_of(made))
+        write_atomic(path, lock_text(made))
+    else:
+        path, made = save_lock(made)
+        parts.remove_unused(path.parent)
     changes = diff_locks(before, made) if before else []
     console.say(
         f"{path}: {len(made.trees)} trees, torch {', '.join(pin.version for pin in made.torch)}, "

@@ -78,7 +78,7 @@ class Makeup:
     trees: tuple[Declaration, ...]
     """The external trees that CMake declares."""
     read: dict[str, tuple[str, ...]]
-    """Tree to its files that vLLM's own CMake reads while it configures (``file(READ ...)``)."""
+    """Tree to its files that vLLM's own CMake reads while it configures (``file(READ ...)``), or lists as sources."""
     linked: tuple[str, ...] = ()
     """Trees whose files are linked into the wheel, not copied, where a variable names a local copy of them."""
 
@@ -201,6 +201,7 @@ def _truth(test: ast.expr) -> bool | None:
 # -- CMake ---------------------------------------------------------------------------------------
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z0-9_.+/-]+)\}")
+_SOURCE = re.compile(r"\.(cu|cpp|cc|cxx|c)$")
 _SOURCES = re.compile(r"\.cu(?![a-z])")
 _ASSIGNS = {"set": 0, "list": 1, "file": 1, "get_filename_component": 0, "cmake_path": 1}
 """Commands that fill a variable, and which argument names it."""
@@ -312,21 +313,14 @@ class _Project:
         return tuple(dict.fromkeys(tree for text in self.closure(texts) for tree in self.trees_of(text)))
 
     def configure_reads(self) -> dict[str, tuple[str, ...]]:
-        """Files of external trees that vLLM's CMake reads while it configures, by tree."""
+        """Files of external trees that vLLM's CMake reads while it configures, or lists as sources, by tree."""
         found: dict[str, dict[str, None]] = {}
         for call in self.calls:
-            words = call.command.words()
-            if call.tree or call.command.name not in (
-                "file",
-                "include",
-                "configure_file",
-                "add_subdirectory",
-            ):
-                continue
-            if call.command.name == "file" and words[:1] not in (["READ"], ["STRINGS"]):
-                continue
-            for word in words:
-                match = re.match(r"\$\{([\w.+-]+)_SOURCE_DIR\}/([^$]+)$", word)
-                if match and match.group(1) in self.trees:
+            reads = call.command.name in ("include", "configure_file", "add_subdirectory") or (
+                call.command.name == "file" and call.values[:1] in (("READ",), ("STRINGS",))
+            )
+            for word in () if call.tree else call.command.words():
+                match = re.match(r"\$\{([\w.+-]+)_SOURCE_DIR\}/([^$*;\s]+)$", word)
+                if match and match.group(1) in self.trees and (reads or _SOURCE.search(word)):
                     found.setdefault(match.group(1), {})[match.group(2)] = None
         return {tree: tuple(paths) for tree, paths in found.items()}

@@ -146,6 +146,17 @@ def fetch_commit(repository: Repository, commit: str, revision: str) -> None:
     raise missing(repository.url, commit, "any branch or tag")
 
 
+def fetch_history(repository: Repository, commit: str) -> None:
+    """Bring the commits before one into our mirror, without their files, and all tags: for ``git describe``.
+
+    :raises NetworkError: no answer.
+    :raises git.GitCommandError: the server gives no history without files.
+    """
+    shallow = ["--unshallow"] if (repository.git_dir / "shallow").exists() else []
+    words = ["fetch", "--quiet", "--force", "--tags", "--filter=tree:0", *shallow, "--", repository.url]
+    _retry(repository.url, lambda: repository.git(*words, f"+{commit}:refs/armory/{commit}"))
+
+
 def _fetch_once(repository: Repository, specs: list[str], depth: int) -> str:
     progress = _Progress(repository.url)
     command = [

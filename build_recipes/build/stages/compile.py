@@ -356,7 +356,7 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEn
         )
     return CompileFailed(
         f"{name} did not compile (whole log: {log}).\n  command: {command}\n{words}",
-        f"{advice_for(log)}; the unit alone: ./inv repro --tag {plan.tag} --device {plan.device_name} --unit {name}",
+        f"{advice_for(log)}; the unit alone: ./inv repro {plan.words} --device {plan.device_name} --unit {name}",
     )
 
 

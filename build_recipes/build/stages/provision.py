@@ -157,7 +157,7 @@ def _own_programs(plan: Plan, pins: list[FilePin]) -> dict[str, Path]:
                 raise ToolchainMismatch(
                     f"{program} is {version}; vLLM's CMake files need {CMAKE_NEEDED}, and the lock's wheel is "
                     "not in the cache",
-                    f"bring it: ./inv mirror --tag {plan.tag} --requirements --to BUNDLE on a machine with a network",
+                    f"bring it: ./inv mirror {plan.words} --requirements --to BUNDLE on a machine with a network",
                 )
             warn(
                 f"{pin.project} {version} of this machine ({program}) stands in for the lock's {pin.version}"

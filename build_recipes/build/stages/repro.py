@@ -23,7 +23,7 @@ def repro(plan: Plan, unit: str) -> int:
     folder = plan.tree / "cmake"
     made = record.read(plan.tree, "provision")
     if made is None or not (folder / "build.ninja").exists():
-        raise ConfigureFailed(f"{plan.tree} is not configured yet", f"./inv build --tag {plan.tag}")
+        raise ConfigureFailed(f"{plan.tree} is not configured yet", f"./inv build {plan.words}")
     ninja = Path(made.outputs["python"]).parent / "ninja"
     commands = {command.unit: command for command in read_graph(folder, ninja, ["all"]).commands}
     if unit not in commands:

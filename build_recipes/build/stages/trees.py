@@ -124,8 +124,8 @@ def library_of(plan: Plan) -> Library:
 def _advice(plan: Plan, tree: TreePin, library: Library) -> str:
     if not tree.commit:  # no clone helps a build whose lock has no commit
         return (
-            f"./inv lock --tag {plan.tag} pins it where there is a network, or with a clone: "
-            f"./inv lock --tag {plan.tag} --mirror {tree.repository}=/path/to/clone"
+            f"./inv lock {plan.words} pins it where there is a network, or with a clone: "
+            f"./inv lock {plan.words} --mirror {tree.repository}=/path/to/clone"
         )
     pins = [
         (tree.repository, tree.commit),

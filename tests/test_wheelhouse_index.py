@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from wheel_maker import make_wheel
 
 from build_recipes.kit import process
 from build_recipes.kit.errors import NotAWheel, UsageError
+from build_recipes.wheelhouse import manage
 from build_recipes.wheelhouse.index import write_index
 from build_recipes.wheelhouse.serve import server
 
@@ -219,3 +221,34 @@ def test_a_wheel_that_was_changed_behind_the_index_is_refused(
     done = process.run([str(word) for word in [*run, *words]])
     assert not done.ok
     assert "DO NOT MATCH" in "\n".join(done.tail)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_printed_lines_install_with_uv_and_pip(tmp_path: Path, host: str) -> None:
+    """As they are printed, from the address that is printed; PyPI, which has newer ones, is the second index."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    make_wheel(wheels, {"vllm/__init__.py": b""}, version=VERSION, tag="py3-none-any", requires=())
+    entries = write_index(wheels)
+    running = server(wheels, host=host)
+    lines = manage.how_to_install(entries, manage.seen_at(running))
+    running.front = "a page"
+    assert running.loopback == (host == "127.0.0.1")
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        assert _get(f"{manage.seen_at(running)}/") == ("text/html; charset=utf-8", b"a page")
+        for number, line in enumerate(lines):
+            words = shlex.split(line)
+            folder = tmp_path / f"env{number}"
+            uv = str(Path(sys.executable).with_name("uv"))
+            process.capture([uv, "venv", "--quiet", "--seed", folder])
+            program = [uv] if words[0] == "uv" else [folder / "bin/python", "-m", "pip"]
+            process.capture([*program, *words[1:], *(["--python", folder] if words[0] == "uv" else [])])
+            show = [folder / "bin/python", "-c", "import importlib.metadata as m; print(m.version('vllm'))"]
+            assert process.capture(show) == VERSION
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()

@@ -18,11 +18,12 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 from invoke.tasks import Task
 
-from build_recipes.door import building, machine, nights, project, sources, wheels
+from build_recipes.door import building, delivering, machine, nights, project, sources, wheels
 from build_recipes.kit import console, paths
 
 GROUPS: dict[str, ModuleType] = {
     "Build a wheel": building,
+    "Bring it to a machine": delivering,
     "Look into wheels, serve them": wheels,
     "This machine, and failures": machine,
     "Sources": sources,

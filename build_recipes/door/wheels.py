@@ -208,17 +208,20 @@ def verify_omni(
 @task(
     auto_shortflags=False,
     help={
-        "serve": "serve it on 127.0.0.1 until Ctrl-C",
+        "serve": "serve it until Ctrl-C",
+        "host": "address to serve on (default: 127.0.0.1, this machine alone; 0.0.0.0: every network it is in)",
         "port": "port to serve on (0: a free one)",
         "json": "print one JSON document on stdout",
     },
 )
-def index(c: Context, serve: bool = False, port: int = 0, json: bool = False) -> None:
+def index(
+    c: Context, serve: bool = False, host: str = "127.0.0.1", port: int = 0, json: bool = False
+) -> None:
     """Rewrite the package index of wheels/ for pip and uv, or serve it."""
     with door(json):
         from build_recipes.wheelhouse import manage as command
 
-        command.index(serve=serve, port=port, json=json)
+        command.index(serve=serve, host=host, port=port, json=json)
 
 
 @task(

@@ -70,16 +70,28 @@ def resolve(
 
 
 def compile_requirements(
-    requirements: Sequence[str], constraints: Sequence[str], python: Python, index: str = PYPI
+    requirements: Sequence[str],
+    constraints: Sequence[str],
+    python: Python,
+    index: str = PYPI,
+    *,
+    overrides: Sequence[str] = (),
+    platform: str = "",
 ) -> list[dict[str, Any]]:
-    """The packages table of the pylock.toml that uv makes. Errors as `resolve`."""
+    """The packages table of the pylock.toml that uv makes. Errors as `resolve`.
+
+    :param overrides: requirements that hold whatever the packages ask for.
+    :param platform: resolve for one system alone, as uv names it (``aarch64-manylinux_2_39``); for all where empty.
+    """
     with tempfile.TemporaryDirectory(prefix="armory-resolve.") as folder:
         here = Path(folder)
         (here / "requirements.in").write_text("\n".join(requirements) + "\n")
         (here / "constraints.in").write_text("\n".join(constraints) + "\n")
+        (here / "overrides.in").write_text("\n".join(overrides) + "\n")
+        system = ["--python-platform", platform] if platform else ["--universal", "--fork-strategy", "fewest"]
         command = [
-            uv(), "pip", "compile", "requirements.in", "--constraints", "constraints.in", "--universal",
-            "--fork-strategy", "fewest", "--python-version", f"{python[0]}.{python[1]}", "--no-header",
+            uv(), "pip", "compile", "requirements.in", "--constraints", "constraints.in",
+            "--overrides", "overrides.in", *system, "--python-version", f"{python[0]}.{python[1]}", "--no-header",
             "--no-python-downloads", "--no-config", "--quiet", "--default-index", PYPI,
             "--format", "pylock.toml", "--output-file", "pylock.toml",
         ]  # fmt: skip

@@ -1,13 +1,16 @@
-"""Serve the wheels folder on loopback, with the content negotiation of PEP 691.
+"""Serve the wheels folder, on loopback by default, with the content negotiation of PEP 691.
 
-What the index lists is served, and nothing else: its pages, the wheels on them, and their metadata. A link is
-followed nowhere.
+What the index lists is served, and nothing else: a page at ``/`` that says how to install, the index's pages, the
+wheels on them, and their metadata. A link is followed nowhere.
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import ipaddress
 import os
+import socket
 import stat
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +44,13 @@ class _Handler(SimpleHTTPRequestHandler):
     def send_head(self) -> BinaryIO | None:
         """Send status and headers; the file to copy, or None where there is none."""
         path, accept = unquote(urlsplit(self.path).path), self.headers.get("Accept", "")
+        front = getattr(self.server, "front", "").encode() if path == "/" else b""
+        if front:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", _KINDS[".html"])
+            self.send_header("Content-Length", str(len(front)))
+            self.end_headers()
+            return io.BytesIO(front)
         if path.startswith(f"/{PAGES}/") and path.endswith("/"):
             path += "index.json" if _prefers_json(accept) else "index.html"
         stream = _opened(Path(self.directory), path.removeprefix("/"))
@@ -113,13 +123,31 @@ def _prefers_json(accept: str) -> bool:
     return wanted > 0 and wanted >= max(weights.get(_HTML, 0.0), weights.get("text/html", 0.0))
 
 
-def server(wheels: Path, port: int = 0) -> ThreadingHTTPServer:
-    """A server of the folder on 127.0.0.1, not yet running; port 0 takes a free one.
+class IndexServer(ThreadingHTTPServer):
+    """A server of one folder of wheels."""
 
-    :raises UsageError: the port is taken or not allowed.
+    front = ""
+    """The page at ``/``; without one there is none."""
+
+    def __init__(self, wheels: Path, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), functools.partial(_Handler, directory=str(wheels)))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return ipaddress.ip_address(str(self.server_address[0])).is_loopback
+
+
+def server(wheels: Path, port: int = 0, host: str = "127.0.0.1") -> IndexServer:
+    """A server of the folder, not yet running; port 0 takes a free one.
+
+    :param host: an address of this machine, or 0.0.0.0 for all.
+    :raises UsageError: the address is not this machine's; the port is taken or not allowed.
     """
-    handler = functools.partial(_Handler, directory=str(wheels))
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return IndexServer(wheels, host, port)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"port {port} cannot be used: {error}", "give another --port, or none") from error
+        raise UsageError(
+            f"{host} port {port} cannot be used: {error}", "give another --host or --port, or none"
+        ) from error

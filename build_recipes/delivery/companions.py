@@ -47,6 +47,7 @@ class Companion(Model, frozen=True):
     without: str
     same_as: str = ""
     index: str = ""
+    of_cuda: bool = False
     ask: bool = False
 
 
@@ -269,8 +270,10 @@ def _compiled(
             overrides=overrides, platform=target.platform,
         )  # fmt: skip
 
-    asked: list[str] = [
-        name for name, fact in known.items() if fact.ask and name not in out and not fact.same_as
+    asked = [
+        f"{name}=={target.cuda}.*" if fact.of_cuda else name
+        for name, fact in known.items()
+        if fact.ask and name not in out and not fact.same_as
     ]
     try:
         found = run(asked)
@@ -282,7 +285,7 @@ def _compiled(
                 found = run([*kept, name])
                 kept.append(name)
             except NetworkError as error:
-                fact = known[name]
+                fact = known[name := name.partition("=")[0]]
                 out[name] = Entry(name, "", LEFT_OUT, str(error.args[0])[-300:], fact.use, fact.without, None)
         asked = kept
     for name, fact in known.items():

@@ -30,8 +30,8 @@ class Judged:
     ``Python`` (no compiled code), ``absent`` (does not run there)."""
     reason: str
     """What that was read from, or why it does not run."""
-    binds_to_torch: bool
-    """Whether it holds to the C++ interface of one torch."""
+    torch_abi: str
+    """How it binds to torch: ``C++`` (one version only), ``stable``, or empty."""
 
 
 def judge(wheel: Path, device: Device, torch: Sequence[Library]) -> Judged:
@@ -47,18 +47,21 @@ def judge(wheel: Path, device: Device, torch: Sequence[Library]) -> Judged:
             for name in names
             if is_module(name)
         ]
-    bound = [module for module in modules if module.torch_abi == "C++"]
+    bound = [
+        module for module in modules if module.torch_abi
+    ]  # the stable interface grows with each torch, too
     lost = close({module.path: module for module in bound}, [*torch, *modules]).symbols if bound else {}
     against = list(_against(modules, device))
     if lost:
         symbol = readable(next(iter(lost.values()))[0])
         against.append(f"{OTHER_TORCH}: {symbol} is missing in this one")
+    binding = "C++" if any(module.torch_abi == "C++" for module in bound) else "stable" if bound else ""
     if against:
-        return Judged(ABSENT, "; ".join(against), bool(bound))
+        return Judged(ABSENT, "; ".join(against), binding)
     sources = sum(name.endswith((".cu", ".cuh")) for name in names)
     builds = any(line.split(";")[0].strip().startswith("ninja") for line in requires)
     code, reason = _code(names, modules, device, sources if builds else 0)
-    return Judged(code, reason, bool(bound))
+    return Judged(code, reason, binding)
 
 
 def _against(modules: Sequence[Module], device: Device) -> list[str]:

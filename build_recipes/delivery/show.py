@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from build_recipes.audit import subject
+from build_recipes.audit.run import check_named
 from build_recipes.delivery import companions as resolving
 from build_recipes.facts import device as devices
 from build_recipes.kit import console
@@ -46,3 +47,12 @@ def companions(found: resolving.Companions) -> None:
     if found.unbuilt:
         console.say(f"as source only, built where it is installed: {', '.join(found.unbuilt)}")
     console.say(f"pinned in {found.path}")
+
+
+def wheel_named(wheel: str, task: str) -> Path:
+    """The wheel file that a command line names.
+
+    :raises UsageError: a flag stands there. `NotAWheel`: there is no such file.
+    """
+    check_named(wheel, task)
+    return Path(subject.resolve(wheel, Places.from_environment())).resolve()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from invoke.context import Context
 from invoke.tasks import task
 
@@ -39,3 +41,90 @@ def companions(
             emit_json(found.as_dict())
         else:
             show.companions(found)
+
+
+_INTO = {
+    "wheel": "a vLLM wheel",
+    "device": "the device it is for, where its version does not say it",
+    "python": "minor version of the Python to install for (default: 3.12)",
+    "bare": "the wheel alone; what it needs is there already",
+    "json": "print one JSON document on stdout",
+}
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={**_INTO, "env": "folder of the virtual environment (default: vllm-env here)"},
+)
+def install(
+    c: Context,
+    wheel: str,
+    *,
+    env: str = "vllm-env",
+    device: str = "",
+    python: str = "",
+    bare: bool = False,
+    json: bool = False,
+) -> None:
+    """Install a wheel on this machine, with its companions, and say how vllm serve is started."""
+    with door(json):
+        from pathlib import Path
+
+        from build_recipes.delivery import install as installing
+        from build_recipes.delivery.show import wheel_named
+        from build_recipes.kit.console import emit_json
+
+        place = Path(env).expanduser().resolve()
+        done = installing.install(
+            wheel_named(wheel, "install"), place, device=device, python=python, bare=bare
+        )
+        if json:
+            emit_json(done.as_dict())
+        else:
+            installing.show(done)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    iterable=["to"],
+    help={
+        **_INTO,
+        "to": "user@board, as ssh takes it (repeatable)",
+        "port": "port of its ssh server (default: ssh's own, or of ~/.ssh/config)",
+        "env": "folder of the environment on the board (default: ~/vllm-env there)",
+        "tiers": "what is qualified there: 0 audit, 1 import, 2 platform, 3 kernels, 4 generate; none for nothing",
+    },
+)
+def deliver(
+    c: Context,
+    wheel: str,
+    *,
+    to: Any = None,
+    port: int = 0,
+    env: str = "",
+    device: str = "",
+    python: str = "",
+    bare: bool = False,
+    tiers: str = "0,1,2",
+    json: bool = False,
+) -> None:
+    """Bring a wheel to boards by ssh: look, copy, install, qualify, and bring the result back."""
+    with door(json):
+        from build_recipes.delivery import deliver as delivering
+        from build_recipes.delivery.show import wheel_named
+        from build_recipes.kit.console import emit_json
+        from build_recipes.kit.errors import UsageError
+
+        path = wheel_named(wheel, "deliver")
+        if not to:
+            raise UsageError("say which board", f"./inv deliver {wheel} --to user@thor.local")
+        done = delivering.deliver(
+            path, list(to), device=device, python=python, bare=bare,
+            tiers="" if tiers == "none" else tiers, port=port, env=env,
+        )  # fmt: skip
+        if json:
+            emit_json(delivering.as_dicts(done))
+        else:
+            delivering.show(done)

@@ -336,6 +336,18 @@ class QualifyFailed(ArmoryError):
     exit_code = 67
 
 
+class BoardFailed(ArmoryError):
+    """A board could not be reached, is not fit for the wheel, or refused a step of the delivery."""
+
+    exit_code = 68
+
+
+class ImageFailed(ArmoryError):
+    """The container image could not be built."""
+
+    exit_code = 69
+
+
 # -- the night ------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,16 @@ def exported(python: tuple[int, int], machine: str) -> list[tuple[str, str]]:
     return found
 
 
+def uv_wheel(machine: str) -> FilePin:
+    """The uv wheel for a machine, as uv.lock pins it. Raises `BadData` where it has none."""
+    lock = parse_toml((paths.REQUIREMENTS / "uv.lock").read_text(encoding="utf-8"))
+    package = next(package for package in lock["package"] if package["name"] == "uv")
+    for wheel in package["wheels"]:
+        if re.search(rf"manylinux[^/]*_{machine}[^/]*\.whl$", wheel["url"]):
+            return _pin(package, wheel)
+    raise BadData(f"uv.lock has no uv wheel for {machine}", "run uv lock again")
+
+
 def fill(
     folder: Path, machine: str, python: tuple[int, int], glibc: tuple[int, int], downloads: Path,
     *, leave_out: Collection[str] = (), offline: bool = False,

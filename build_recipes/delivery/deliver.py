@@ -1,0 +1,286 @@
+"""`./inv deliver`: a wheel, its companions and this program to a board; installed, qualified, the result brought back.
+
+The order: look, copy what is not there (by checksum; a file that was cut goes on), install without an index,
+qualify within the board's memory rules. A second delivery copies nothing that is there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing, serve_line
+from build_recipes.delivery.connection import Board, connected
+from build_recipes.formats import abi
+from build_recipes.kit import console, paths
+from build_recipes.kit.data import write_atomic
+from build_recipes.kit.errors import ArmoryError, BoardFailed
+from build_recipes.kit.hashing import file_sha256
+from build_recipes.kit.paths import Places
+from build_recipes.qualify.report import path_of
+from build_recipes.sources.download import fetch_files
+from build_recipes.sources.tool_wheels import REPLACEABLE, tool_wheels, uv_wheel
+
+HOME = ".cache/vllm-armory"
+"""Folder below the board's home that is written."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What happened on one board."""
+
+    board: str
+    looked: dict[str, Any]
+    copied: int
+    """Bytes that were sent."""
+    there: int
+    """Bytes that were there already."""
+    environment: str
+    serve: str
+    qualified: dict[str, Any] | None
+    """The document of qualify; None where it was not asked for."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: str = ""
+    """Why it did not end well; empty where it did."""
+
+
+def deliver(
+    wheel: Path,
+    boards: Sequence[str],
+    *,
+    device: str,
+    python: str,
+    bare: bool,
+    tiers: str,
+    port: int,
+    env: str,
+) -> list[Delivery]:
+    """Deliver to every board, one after another; one that fails does not stop the others.
+
+    :param tiers: of qualify; empty for none.
+    :raises BoardFailed: at least one failed, after all were tried. One board alone: its own error.
+    """
+    places = Places.from_environment()
+    made = bundle(wheel, places, device=device, python=python, bare=bare)
+    done, errors = [], []
+    for name in boards:
+        try:
+            with connected(name, port) as board:
+                done.append(_deliver(board, made, places, tiers, env))
+        except ArmoryError as error:
+            if len(boards) == 1:
+                raise
+            errors.append(error)
+            console.warn(str(error.args[0]))
+            done.append(Delivery(name, {}, 0, 0, "", "", None, failed=str(error.args[0])))
+    if errors:
+        raise BoardFailed(
+            f"{len(errors)} of {len(boards)} boards failed: {errors[0].args[0]}", errors[0].advice
+        )
+    return done
+
+
+def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -> Delivery:
+    seconds: dict[str, float] = {}
+    looked = board.look()
+    console.step("look", f"{board.name}: {described(looked)}")
+    check(board.name, looked, made)
+    home = f"{looked['home']}/{HOME}"
+    key = next(iter(made.files.values()))[1][:16]
+    folder, tool = f"{home}/delivery/{key}", f"{home}/tool"
+    environment = env or f"{looked['home']}/vllm-env"
+    board.must(["mkdir", "-p", folder, f"{tool}/wheels"], "making a folder")
+    started = time.monotonic()
+    uv = f"{tool}/uv"
+    program = _uv_program(made.device.machine, places)
+    files = {f"{folder}/{name}": path for name, (path, _) in made.files.items()} | {uv: program}
+    digests = {f"{folder}/{name}": digest for name, (_, digest) in made.files.items()}
+    copied, there = copy(board, files, {**digests, uv: file_sha256(program)})
+    board.write(f"{folder}/{REQUIREMENTS}", made.requirements)
+    board.must(["chmod", "0755", uv], "making uv a program")
+    seconds["copy"] = round(time.monotonic() - started, 1)
+    started = time.monotonic()
+    console.step("install", f"{len(made.files)} files into {board.name}:{environment}")
+    for words in installing(uv, environment, folder, made.python):
+        board.must(["env", "UV_NO_CONFIG=1", f"UV_CACHE_DIR={home}/uv-cache", *words], "installing")
+    seconds["install"] = round(time.monotonic() - started, 1)
+    qualified = None
+    if tiers:
+        started = time.monotonic()
+        sent = _send_ourselves(board, looked, made, places, tool)
+        copied, there = copied + sent[0], there + sent[1]
+        qualified = _qualify(
+            board, made, wheel=f"{folder}/{made.wheel.name}", environment=environment, tool=tool, tiers=tiers
+        )
+        seconds["qualify"] = round(time.monotonic() - started, 1)
+    return Delivery(
+        board.name, {key: value for key, value in looked.items() if key != "files"}, copied, there, environment,
+        serve_line(made, environment), qualified, seconds,
+    )  # fmt: skip
+
+
+def described(looked: dict[str, Any]) -> str:
+    """A board in one line."""
+    return ", ".join([
+        looked["system"] or "Linux", looked["machine"], f"glibc {looked['glibc']}", f"Python {looked['python']}",
+        f"{console.size(looked['memory']['available'] or 0)} of memory and {console.size(looked['disk_free'])} of disk free",
+        looked["l4t"] or looked["driver"] or "no NVIDIA driver",
+    ])  # fmt: skip
+
+
+def check(name: str, looked: dict[str, Any], made: Bundle) -> None:
+    """Refuse a board that the wheel cannot run on, before a byte is copied.
+
+    :raises BoardFailed: with what was seen there.
+    """
+    if looked["machine"] != made.device.machine:
+        raise BoardFailed(
+            f"{name} is {looked['machine']}, the wheel is for {made.device.machine}",
+            "./inv build --device DEVICE",
+        )
+    needs = abi.tag_glibc(made.wheel.name)
+    if looked["glibc"] and needs and needs > abi.version(looked["glibc"]):
+        wanted = ".".join(map(str, needs))
+        raise BoardFailed(
+            f"{name} has glibc {looked['glibc']}, the wheel needs {wanted}",
+            "a newer system on the board, or a container: ./inv image WHEEL",
+        )
+    room = made.size * 3  # the files, unpacked, and what is compiled at first start
+    if looked["disk_free"] < room:
+        raise BoardFailed(
+            f"{name} has {console.size(looked['disk_free'])} of free disk, the delivery needs {console.size(room)}",
+            "make room in the home folder there, then the same again",
+        )
+
+
+def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple[int, int]:
+    """Bring files to the board: each to ``NAME.part``, checked there, then renamed.
+
+    :param files: path on the board to file here.
+    :returns: bytes sent, and bytes that were there.
+    :raises BoardFailed: a file that arrived has another SHA-256.
+    """
+    seen = board.look([*files, *(f"{name}.part" for name in files)])["files"]
+    there = {name for name in files if (seen[name] or {}).get("sha256") == digests[name]}
+    had = {
+        name: min((seen[f"{name}.part"] or {}).get("size", 0), path.stat().st_size)
+        for name, path in files.items()
+    }
+    missing = [name for name in files if name not in there]
+    total = sum(files[name].stat().st_size - had[name] for name in missing)
+    console.step("copy", f"{len(missing)} of {len(files)} files, {console.size(total)} to {board.name}")
+    sent = 0
+
+    def count(octets: int) -> None:
+        nonlocal sent
+        sent += octets
+
+    for name in missing:
+        board.send(files[name], f"{name}.part", had[name], count)
+    arrived = board.look([f"{name}.part" for name in missing])["files"] if missing else {}
+    for name in missing:
+        if (arrived[f"{name}.part"] or {}).get("sha256") != digests[name]:
+            board.must(["rm", "-f", f"{name}.part"], "removing a damaged file")
+            raise BoardFailed(
+                f"{Path(name).name} arrived damaged on {board.name}", "the same again copies it anew"
+            )
+        board.rename(f"{name}.part", name)
+    return sent, sum(path.stat().st_size for path in files.values()) - total
+
+
+def _uv_program(machine: str, places: Places) -> Path:
+    """The uv program for a machine, out of its wheel."""
+    pin = uv_wheel(machine)
+    archive = fetch_files([pin], places.downloads)[pin.filename]
+    program = places.cache / "uv" / pin.sha256[:16] / "uv"
+    if not program.exists():
+        with zipfile.ZipFile(archive) as opened:
+            member = next(name for name in opened.namelist() if name.endswith("/scripts/uv"))
+            write_atomic(program, opened.read(member))
+    return program
+
+
+def _send_ourselves(
+    board: Board, looked: dict[str, Any], made: Bundle, places: Places, tool: str
+) -> tuple[int, int]:
+    """This program and what it needs, into an environment of its own on the board."""
+    major, minor = looked["python"].split(".")[:2]
+    glibc = abi.version(looked["glibc"])
+    leave = (*REPLACEABLE, "uv")
+    pins = tool_wheels(made.device.machine, (int(major), int(minor)), (glibc[0], glibc[1]), leave)
+    found = fetch_files(pins, places.downloads)
+    packed = places.cache / "deliver" / "armory.tar"
+    write_atomic(packed, packed_program())
+    files = {f"{tool}/wheels/{name}": path for name, path in found.items()} | {f"{tool}/armory.tar": packed}
+    digests = {f"{tool}/wheels/{pin.filename}": pin.sha256 for pin in pins} | {
+        f"{tool}/armory.tar": file_sha256(packed)
+    }
+    result = copy(board, files, digests)
+    lines = [f"{pin.project}=={pin.version} --hash=sha256:{pin.sha256}" for pin in pins]
+    board.write(f"{tool}/wheels/{REQUIREMENTS}", "\n".join(lines) + "\n")
+    board.must(["tar", "-xf", f"{tool}/armory.tar", "-C", tool], "unpacking")
+    for words in installing(f"{tool}/uv", f"{tool}/env", f"{tool}/wheels", "python3"):
+        board.must(
+            ["env", "UV_NO_CONFIG=1", f"UV_CACHE_DIR={tool}/uv-cache", *words], "installing this program"
+        )
+    return result
+
+
+def packed_program() -> bytes:
+    """This program as a tar, as it lies in an installed copy; the same bytes from the same files."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for root, name in ((paths.PACKAGE, "build_recipes"), (paths.PATCHES, "build_recipes/patches")):
+            for path in sorted(root.rglob("*")):
+                inside = path.relative_to(root)
+                if path.is_file() and "__pycache__" not in inside.parts:
+                    row = tarfile.TarInfo(f"{name}/{inside}")
+                    row.size, row.mode = path.stat().st_size, 0o644
+                    with path.open("rb") as content:
+                        tar.addfile(row, content)
+    return stream.getvalue()
+
+
+def _qualify(
+    board: Board, made: Bundle, *, wheel: str, environment: str, tool: str, tiers: str
+) -> dict[str, Any] | None:
+    """Qualify on the board; what it found is kept beside the wheel here. None where it could not be run."""
+    console.step("qualify", f"tiers {tiers} on {board.name}")
+    said = board.run([
+        "env", f"VLLM_ARMORY_BUILD={tool}/build", f"VLLM_ARMORY_CACHE={tool}/cache",
+        f"{tool}/env/bin/python", f"{tool}/build_recipes/__main__.py", "qualify", wheel, "--tiers", tiers,
+        "--device", made.device_name, "--python", f"{environment}/bin/python", "--json",
+    ])  # fmt: skip
+    for line in said.err.splitlines()[-12:]:
+        console.say(f"  {line}")
+    try:
+        document: dict[str, Any] = json.loads(said.out)
+    except ValueError:
+        console.warn(f"qualify could not be run on {board.name} (exit {said.code})")
+        return None
+    if "tiers" in document:
+        write_atomic(path_of(made.wheel), json.dumps({**document, "board": board.name}, indent=1))
+    return document
+
+
+def show(done: Sequence[Delivery]) -> None:
+    """One paragraph for each board."""
+    for one in done:
+        console.say(f"{one.board}: vLLM is in {one.environment}", "bold")
+        console.say(f"  sent {console.size(one.copied)}, {console.size(one.there)} were there already")
+        if one.qualified and "tiers" in one.qualified:
+            rows = (f"{tier['number']} {tier['name']} {tier['result']}" for tier in one.qualified["tiers"])
+            console.say(f"  qualify: {', '.join(rows)}")
+        console.say(f"next  ssh {one.board} {one.serve}")
+
+
+def as_dicts(done: Sequence[Delivery]) -> list[dict[str, Any]]:
+    """Plain data for JSON."""
+    return [asdict(one) for one in done]

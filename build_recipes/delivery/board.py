@@ -1,7 +1,8 @@
 # mypy: ignore-errors
 """Run on a board, by its own python3: what the board is, and which files it has.
 
-Its one argument is a JSON list of paths whose sizes and SHA-256 are wanted. Standard library alone, Python 3.8 or newer; it reads, and writes nothing.
+Its one argument is a JSON list of paths whose sizes and SHA-256 are wanted. Standard library alone, Python 3.8 or
+newer; it reads, and writes nothing.
 """
 
 import hashlib

@@ -94,13 +94,17 @@ def bundle(wheel: Path, places: Places, *, device: str = "", python: str = "", b
     return Bundle(wheel, version, name, devices.device(name), python, files, text, chosen, found)
 
 
-def installing(uv: str, environment: str, folder: str, python: str) -> list[list[str]]:
+def installing(
+    uv: str, environment: str, folder: str, python: str, *, under: bool = False
+) -> list[list[str]]:
     """The commands that make an environment and install a bundle's files into it, without an index.
 
     :param uv: path of uv where they are run; so are the others.
+    :param under: the environment sees what its Python has already.
     """
+    seen = ["--system-site-packages"] if under else []
     return [
-        [uv, "venv", "--quiet", "--allow-existing", "--python", python, environment],
+        [uv, "venv", "--quiet", "--allow-existing", *seen, "--python", python, environment],
         [
             uv, "pip", "install", "--quiet", "--python", f"{environment}/bin/python", "--no-index", "--no-deps",
             "--find-links", folder, "--require-hashes", "--requirements", f"{folder}/{REQUIREMENTS}",

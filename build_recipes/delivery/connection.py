@@ -134,6 +134,10 @@ def connected(to: str, port: int = 0) -> Iterator[Board]:
             f"{to} takes none of your keys ({error})", f"ssh-copy-id {to}, then the same again"
         ) from None
     except paramiko.SSHException as error:
+        if "authentication methods" in str(error):
+            raise BoardFailed(
+                f"there is no key to log in to {to} with", f"ssh-keygen, ssh-copy-id {to}"
+            ) from None
         if "not found in known_hosts" in str(error):
             raise BoardFailed(
                 f"the host key of {to} is not known", f"{ssh}, compare its key, and answer yes"

@@ -10,7 +10,6 @@ import io
 import json
 import tarfile
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,15 +17,16 @@ from typing import Any
 
 from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing, serve_line
 from build_recipes.delivery.connection import Board, connected
+from build_recipes.delivery.programs import uv_program
 from build_recipes.formats import abi
 from build_recipes.kit import console, paths
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import ArmoryError, BoardFailed
+from build_recipes.kit.errors import ArmoryError, BoardFailed, QualifyFailed
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
-from build_recipes.qualify.report import path_of
+from build_recipes.qualify.report import FAILED, path_of
 from build_recipes.sources.download import fetch_files
-from build_recipes.sources.tool_wheels import REPLACEABLE, tool_wheels, uv_wheel
+from build_recipes.sources.tool_wheels import REPLACEABLE, tool_wheels
 
 HOME = ".cache/vllm-armory"
 """Folder below the board's home that is written."""
@@ -99,16 +99,23 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
     board.must(["mkdir", "-p", folder, f"{tool}/wheels"], "making a folder")
     started = time.monotonic()
     uv = f"{tool}/uv"
-    program = _uv_program(made.device.machine, places)
+    program = uv_program(made.device.machine, places)
     files = {f"{folder}/{name}": path for name, (path, _) in made.files.items()} | {uv: program}
     digests = {f"{folder}/{name}": digest for name, (_, digest) in made.files.items()}
-    copied, there = copy(board, files, {**digests, uv: file_sha256(program)})
+    digests[uv] = file_sha256(program)
+    manifest = made.wheel.with_name(made.wheel.name.removesuffix(".whl") + ".manifest.json")
+    if manifest.is_file():  # qualify reads there what was left out on purpose
+        files[f"{folder}/{manifest.name}"], digests[f"{folder}/{manifest.name}"] = (
+            manifest,
+            file_sha256(manifest),
+        )
+    copied, there = copy(board, files, digests)
     board.write(f"{folder}/{REQUIREMENTS}", made.requirements)
     board.must(["chmod", "0755", uv], "making uv a program")
     seconds["copy"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
     console.step("install", f"{len(made.files)} files into {board.name}:{environment}")
-    for words in installing(uv, environment, folder, made.python):
+    for words in installing(uv, environment, folder, made.python, under=made.companions is None):
         board.must(["env", "UV_NO_CONFIG=1", f"UV_CACHE_DIR={home}/uv-cache", *words], "installing")
     seconds["install"] = round(time.monotonic() - started, 1)
     qualified = None
@@ -128,11 +135,10 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
 
 def described(looked: dict[str, Any]) -> str:
     """A board in one line."""
-    return ", ".join([
-        looked["system"] or "Linux", looked["machine"], f"glibc {looked['glibc']}", f"Python {looked['python']}",
-        f"{console.size(looked['memory']['available'] or 0)} of memory and {console.size(looked['disk_free'])} of disk free",
-        looked["l4t"] or looked["driver"] or "no NVIDIA driver",
-    ])  # fmt: skip
+    memory, disk = console.size(looked["memory"]["available"] or 0), console.size(looked["disk_free"])
+    system = f"{looked['system'] or 'Linux'}, {looked['machine']}, glibc {looked['glibc']}"
+    driver = looked["l4t"] or looked["driver"] or "no NVIDIA driver"
+    return f"{system}, Python {looked['python']}, {memory} of memory and {disk} of disk free, {driver}"
 
 
 def check(name: str, looked: dict[str, Any], made: Bundle) -> None:
@@ -195,18 +201,6 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
     return sent, sum(path.stat().st_size for path in files.values()) - total
 
 
-def _uv_program(machine: str, places: Places) -> Path:
-    """The uv program for a machine, out of its wheel."""
-    pin = uv_wheel(machine)
-    archive = fetch_files([pin], places.downloads)[pin.filename]
-    program = places.cache / "uv" / pin.sha256[:16] / "uv"
-    if not program.exists():
-        with zipfile.ZipFile(archive) as opened:
-            member = next(name for name in opened.namelist() if name.endswith("/scripts/uv"))
-            write_atomic(program, opened.read(member))
-    return program
-
-
 def _send_ourselves(
     board: Board, looked: dict[str, Any], made: Bundle, places: Places, tool: str
 ) -> tuple[int, int]:
@@ -253,18 +247,23 @@ def _qualify(
 ) -> dict[str, Any] | None:
     """Qualify on the board; what it found is kept beside the wheel here. None where it could not be run."""
     console.step("qualify", f"tiers {tiers} on {board.name}")
-    said = board.run([
-        "env", f"VLLM_ARMORY_BUILD={tool}/build", f"VLLM_ARMORY_CACHE={tool}/cache",
-        f"{tool}/env/bin/python", f"{tool}/build_recipes/__main__.py", "qualify", wheel, "--tiers", tiers,
-        "--device", made.device_name, "--python", f"{environment}/bin/python", "--json",
-    ])  # fmt: skip
-    for line in said.err.splitlines()[-12:]:
-        console.say(f"  {line}")
+    words = ["qualify", wheel, "--tiers", tiers, "--device", made.device_name, "--json"]
+    if made.companions:  # a bare wheel is tried with what the board's own python3 has
+        words += ["--python", f"{environment}/bin/python"]
+    places = [f"VLLM_ARMORY_BUILD={tool}/build", f"VLLM_ARMORY_CACHE={tool}/cache"]
+    said = board.run(["env", *places, f"{tool}/env/bin/python", f"{tool}/build_recipes/__main__.py", *words])
     try:
         document: dict[str, Any] = json.loads(said.out)
     except ValueError:
-        console.warn(f"qualify could not be run on {board.name} (exit {said.code})")
+        last = console.one_line(" ".join(said.err.split())[-300:], 300)
+        console.warn(f"qualify could not be run on {board.name} (exit {said.code}): {last}")
         return None
+    for tier in document.get("tiers", []):
+        console.say(
+            f"  {tier['number']} {tier['name']:<9} {tier['result']:<8} {console.one_line(tier['reason'], 120)}"
+        )
+    if "tiers" not in document:
+        console.warn(f"qualify on {board.name}: {console.one_line(str(document.get('message')), 300)}")
     if "tiers" in document:
         write_atomic(path_of(made.wheel), json.dumps({**document, "board": board.name}, indent=1))
     return document
@@ -275,10 +274,21 @@ def show(done: Sequence[Delivery]) -> None:
     for one in done:
         console.say(f"{one.board}: vLLM is in {one.environment}", "bold")
         console.say(f"  sent {console.size(one.copied)}, {console.size(one.there)} were there already")
-        if one.qualified and "tiers" in one.qualified:
-            rows = (f"{tier['number']} {tier['name']} {tier['result']}" for tier in one.qualified["tiers"])
-            console.say(f"  qualify: {', '.join(rows)}")
         console.say(f"next  ssh {one.board} {one.serve}")
+
+
+def judge(done: Sequence[Delivery]) -> None:
+    """Refuse a delivery whose wheel did not pass on a board.
+
+    :raises QualifyFailed: naming the boards.
+    """
+    bad = [one.board for one in done if one.qualified and any(
+        tier["result"] == FAILED for tier in one.qualified.get("tiers", [])
+    )]  # fmt: skip
+    if bad:
+        raise QualifyFailed(
+            f"the wheel did not pass on {', '.join(bad)}", "read the .qualify.json beside the wheel"
+        )
 
 
 def as_dicts(done: Sequence[Delivery]) -> list[dict[str, Any]]:

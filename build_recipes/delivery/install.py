@@ -53,7 +53,7 @@ def install(wheel: Path, environment: Path, *, device: str, python: str, bare: b
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(path.resolve())
     write_atomic(folder / REQUIREMENTS, made.requirements)
-    for words in installing(uv(), str(environment), str(folder), made.python):
+    for words in installing(uv(), str(environment), str(folder), made.python, under=bare):
         done = process.run(words, env=process.child_environment(UV_NO_CONFIG="1"))
         if not done.ok:
             raise CouldNotCheck(f"uv could not install it: {' '.join(done.tail)[-600:]}", "./inv doctor")

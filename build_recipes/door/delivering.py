@@ -47,7 +47,7 @@ _INTO = {
     "wheel": "a vLLM wheel",
     "device": "the device it is for, where its version does not say it",
     "python": "minor version of the Python to install for (default: 3.12)",
-    "bare": "the wheel alone; what it needs is there already",
+    "bare": "the wheel alone; what it needs is in the Python that is there",
     "json": "print one JSON document on stdout",
 }
 
@@ -128,3 +128,48 @@ def deliver(
             emit_json(delivering.as_dicts(done))
         else:
             delivering.show(done)
+        delivering.judge(done)
+
+
+@task(
+    auto_shortflags=False,
+    positional=["wheel"],
+    help={
+        **_INTO,
+        "base": "base image (default: NVIDIA's CUDA image for the device's system)",
+        "name": "name of the image (default: vllm:VERSION-DEVICE)",
+        "context_only": "write the Containerfile and its context into this folder, and build nothing",
+        "tool": "buildah, podman or docker (default: the first that is there)",
+        "format": "docker (with a healthcheck) or oci (which has none)",
+    },
+)
+def image(
+    c: Context,
+    wheel: str,
+    *,
+    base: str = "",
+    name: str = "",
+    context_only: str = "",
+    tool: str = "",
+    format: str = "docker",
+    device: str = "",
+    python: str = "",
+    bare: bool = False,
+    json: bool = False,
+) -> None:
+    """Build a container image that serves: the wheel, its companions, the device's settings, by digest and hash."""
+    with door(json):
+        from pathlib import Path
+
+        from build_recipes.delivery import image as imaging
+        from build_recipes.delivery.show import wheel_named
+        from build_recipes.kit.console import emit_json
+
+        done = imaging.image(
+            wheel_named(wheel, "image"), device=device, python=python, bare=bare, base=base, name=name, tool=tool,
+            format=format, context=Path(context_only).expanduser().resolve() if context_only else None,
+        )  # fmt: skip
+        if json:
+            emit_json(done.as_dict())
+        else:
+            imaging.show(done)

@@ -38,9 +38,14 @@ def _xdg(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / default) / "vllm-armory"
 
 
+def state_folder() -> Path:
+    """Where small facts about this machine are kept from run to run."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
 def lock_folders() -> list[Path]:
     """Where locks are read from, the strongest first; new ones are written into the first."""
-    return [LOCKS] if CHECKOUT else [_xdg("XDG_STATE_HOME", ".local/state") / "locks", LOCKS]
+    return [LOCKS] if CHECKOUT else [state_folder() / "locks", LOCKS]
 
 
 def configuration_files() -> list[Path]:
@@ -63,7 +68,7 @@ class Places:
     @classmethod
     def from_environment(cls) -> Places:
         """The places of this process, read from the environment once."""
-        state = PROJECT if CHECKOUT else _xdg("XDG_STATE_HOME", ".local/state")
+        state = PROJECT if CHECKOUT else state_folder()
         return cls(
             cache=_place("VLLM_ARMORY_CACHE", _xdg("XDG_CACHE_HOME", ".cache")),
             build=_place("VLLM_ARMORY_BUILD", state / "build"),

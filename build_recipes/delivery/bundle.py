@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from build_recipes.delivery.companions import Companions, companions, facts, target_of
 from build_recipes.delivery.settings import Settings, settings
 from build_recipes.facts import device as devices
 from build_recipes.facts.device import Device
 from build_recipes.formats.wheel import Wheel
+from build_recipes.kit.console import one_line
 from build_recipes.kit.errors import NotAWheel, UsageError
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
@@ -68,8 +69,14 @@ def bundle(wheel: Path, places: Places, *, device: str = "", python: str = "", b
     name = device_of(wheel, device)
     python = python or facts().python
     digest = file_sha256(wheel)
-    with Wheel(wheel) as opened:
-        version = opened.version
+    try:
+        version = str(
+            parse_wheel_filename(wheel.name)[1]
+        )  # it goes into commands and files: a version, no text
+    except InvalidWheelFilename as error:
+        raise NotAWheel(
+            f"{one_line(wheel.name)} is no name of a wheel", "./inv retag makes a right one"
+        ) from error
     files = {wheel.name: (wheel, digest)}
     lines = [f"vllm=={version} --hash=sha256:{digest}"]
     found = None if bare else companions(target_of("", wheel, name, python), places)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import tomli_w
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from build_recipes.audit.exports import libraries
@@ -154,11 +154,12 @@ def target_of(tag: str, wheel: Path | None, device_name: str, python: str = "") 
         version = tag.removeprefix("v")
         return Target(f"vllm=={version}", tag, torch.version, torch.cuda, name, devices.device(name), asked)
     with Wheel(wheel) as opened:
-        lines, version = [Requirement(line) for line in opened.requires], opened.version
+        lines = [Requirement(line) for line in opened.requires]
     pins = [str(line.specifier) for line in lines if canonicalize_name(line.name) == "torch"]
     if not pins or not pins[0].startswith("=="):
         raise CouldNotCheck(f"{wheel.name} names no torch version", "./inv audit WHEEL says what it needs")
-    public = Version(version).public
+    version = parse_wheel_filename(wheel.name)[1]
+    public = version.public
     cuda = next((pin.cuda for pin in load_lock(f"v{public}").torch if pin.version == pins[0][2:]), "13.0")
     label = f"v{version}"
     return Target(

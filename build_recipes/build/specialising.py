@@ -48,7 +48,7 @@ def run(asked: Asked, places: Places) -> list[Result]:
     names = [canonical(name) for name in asked.devices] or list(filter(None, [detect()]))
     if not names:
         raise UsageError(
-            "this machine is none of the known devices", "name one: --device thor (invoke devices)"
+            "this machine is none of the known devices", "name one: --device thor (./inv devices)"
         )
     machines = {device(name).machine for name in names}
     if len(machines) > 1:

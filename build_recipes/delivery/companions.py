@@ -158,10 +158,10 @@ def target_of(tag: str, wheel: Path | None, device_name: str, python: str = "") 
     pins = [str(line.specifier) for line in lines if canonicalize_name(line.name) == "torch"]
     if not pins or not pins[0].startswith("=="):
         raise CouldNotCheck(f"{wheel.name} names no torch version", "./inv audit WHEEL says what it needs")
-    version = parse_wheel_filename(wheel.name)[1]
-    public = version.public
+    found = parse_wheel_filename(wheel.name)[1]
+    public = found.public
     cuda = next((pin.cuda for pin in load_lock(f"v{public}").torch if pin.version == pins[0][2:]), "13.0")
-    label = f"v{version}"
+    label = f"v{found}"
     return Target(
         f"vllm @ {wheel.resolve().as_uri()}", label, pins[0][2:], cuda, name, devices.device(name), asked
     )

@@ -117,12 +117,12 @@ def test_it_plans_and_reads_patches_from_any_folder(armory: Run) -> None:
 
 @pytest.mark.network
 def test_the_next_step_names_the_program_that_was_called(armory: Run) -> None:
-    done = armory("lock", "--diff", "v0.12.0", "--against", "v0.13.0", "--json")
-    assert done.returncode == 20
-    assert "armory lock --tag v0.13.0" in done.stderr
+    done = armory("companions", "--json")
+    assert done.returncode == 2
+    assert "next  armory companions --tag v0.12.0" in done.stderr
     said = json.loads(done.stdout)
-    assert (said["cause"], said["code"]) == ("LockMissing", 20)
-    assert said["next"].endswith("armory lock --tag v0.13.0")
+    assert (said["cause"], said["code"]) == ("UsageError", 2)
+    assert said["next"].startswith("armory companions --tag v0.12.0")
     assert "./inv" not in done.stdout + done.stderr
 
 

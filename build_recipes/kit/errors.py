@@ -339,13 +339,13 @@ class QualifyFailed(ArmoryError):
 class BoardFailed(ArmoryError):
     """A board could not be reached, is not fit for the wheel, or refused a step of the delivery."""
 
-    exit_code = 68
+    exit_code = 80
 
 
 class ImageFailed(ArmoryError):
     """The container image could not be built."""
 
-    exit_code = 69
+    exit_code = 81
 
 
 # -- the night ------------------------------------------------------------------------------------

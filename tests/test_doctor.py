@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from build_recipes.doctor.asking import ask_machine
 from build_recipes.doctor.consult import Report, check, consult, doctor
 from build_recipes.doctor.machine import Machine, Toolkit, Torch, Triton, read_machine
+from build_recipes.doctor.tables import cuda_of_driver, driver_is_newer, jetpack_of
 from build_recipes.kit.errors import CouldNotCheck, DoctorBlocker, UnknownDevice, UnknownTag
 from build_recipes.kit.paths import Places
 
@@ -52,7 +54,7 @@ def statuses(report: Report, *wanted: str) -> dict[str, str]:
             "orin-nx",
             {"device": "orin", "l4t": "36.4.3", "jetpack": "6.2", "driver": "540.4.0", "driver_cuda": "12.6"},
         ),
-        ("orin-r39", {"device": "orin", "l4t": "39.2.0", "jetpack": None, "driver": None, "nvml": None}),
+        ("orin-r39", {"device": "orin", "l4t": "39.2.0", "jetpack": "7.2", "driver": None, "nvml": None}),
         (
             "spark",
             {"device": "spark", "driver": "580.142", "driver_cuda": "13.0", "gcc": "13.3.0", "cores": 20},
@@ -174,6 +176,109 @@ def test_forms_that_are_dropped_are_told_without_a_device(wanted: str, status: s
 def test_an_architecture_list_is_judged_by_cudas_rules(name: str, wanted: str, status: str) -> None:
     machine = dataclasses.replace(snapshot(name), environment={"TORCH_CUDA_ARCH_LIST": wanted})
     assert {f.check: f.status for f in consult(machine).findings}["architecture list"] == status
+
+
+@pytest.mark.parametrize(
+    ("driver", "runs", "newer"),
+    [
+        ("595.71.05", "13.2", False),
+        ("610.43.02", "13.3", False),
+        ("640.10", "13.3", True),
+        ("572.1", "12.8", False),
+    ],
+)
+def test_a_driver_that_is_not_known_is_told_by_its_neighbours(driver: str, runs: str, newer: bool) -> None:
+    assert (cuda_of_driver(driver), driver_is_newer(driver)) == (runs, newer)
+    machine = dataclasses.replace(snapshot("spark"), driver=driver, driver_cuda=cuda_of_driver(driver))
+    told = {found.check: found for found in consult(machine, tag="v0.28.0").findings}
+    assert "driver" in told and "PTX" in told, "no check vanishes"
+    assert ("newer" in told["driver"].seen) is newer
+
+
+@pytest.mark.parametrize(
+    ("l4t", "jetpack"),
+    [("39.2.0", "7.2"), ("39.2.1", "7.2.1"), ("38.2.7", "7.0"), ("40.1.0", "newer than 7.2.1"), ("20.1", None)],
+)  # fmt: skip
+def test_a_jetpack_that_is_not_known_is_told_by_its_neighbours(l4t: str, jetpack: str | None) -> None:
+    assert jetpack_of(l4t) == jetpack
+
+
+def faults() -> Iterator[Machine]:
+    """Machines with a fault each, and every snapshot."""
+    for change in (
+        {"torch": Torch("/x/torch", "2.10.0", None)}, {"triton": Triton("3.5.0", "12.8")}, {"gcc": "11.2.0"},
+        {"gcc": None}, {"driver": "540.4.0", "driver_cuda": "12.6"},
+        {"environment": {"TORCH_CUDA_ARCH_LIST": "9.0", "MAX_JOBS": "many"}},
+        {"environment": {"CUDA_HOME": "/nowhere", "NVCC_THREADS": "4"}}, {"memory_gib": 3.8, "swap_gib": 16.0},
+        {"memory_gib": 3.8, "swap_gib": 0.0}, {"memory_gib": 14.0}, {"disk_gib": 3.0}, {"nvml": "absent", "marks": ()},
+        {"glibc": "2.35"}, {"glibc": "2.43"}, {"python": "3.9.18"}, {"nvml": "1 device, memory not supported"},
+        {"toolkits": (), "triton": Triton("3.6.0", "12.9")},
+        {"toolkits": (Toolkit("/usr/local/cuda-13.2", "13.2.20"),)},
+    ):  # fmt: skip
+        yield dataclasses.replace(FIT, **change)  # type: ignore[arg-type]
+    for folder in sorted(SNAPSHOTS.iterdir()):
+        if folder.is_dir():
+            yield read_machine(folder)
+
+
+def test_every_fix_is_a_line_that_a_shell_takes() -> None:
+    seen = 0
+    for machine in faults():
+        for tag in ("", "v0.12.0", "v0.32.0"):
+            for found in consult(machine, tag=tag).findings:
+                if found.fix and found.status != "ok":
+                    seen += 1
+                    parsed = subprocess.run(["bash", "-n", "-c", found.fix], capture_output=True, check=False)
+                    assert parsed.returncode == 0, (found, parsed.stderr)
+                    first = found.fix.split()[0].split("=")[0]
+                    assert shutil.which(first) or first in SHELL, found.fix
+    assert seen > 60
+
+
+SHELL = {
+    "export",
+    "unset",
+    "./inv",
+    "uv",
+    "pip",
+    "docker",
+    "sudo",
+    "nvidia-smi",
+    "vllm",
+    "sdkmanager",
+    "VLLM_ARMORY_BUILD",
+}
+"""Beginnings of fixes that need not be on this machine."""
+
+
+def test_no_toolkit_and_its_ptxas_never_stand_in_one_page() -> None:
+    bare = dataclasses.replace(FIT, toolkits=(), triton=Triton("3.6.0", "12.9"))
+    told = {found.check: found for found in consult(bare, tag="v0.24.0").findings}
+    assert told["CUDA toolkit"].seen == "none found"
+    assert "/usr/local/cuda" not in told["Triton"].fix and "nvidia-cuda-nvcc" in told["Triton"].fix
+    fitted = dataclasses.replace(FIT, triton=Triton("3.6.0", "12.9"))
+    told = {found.check: found for found in consult(fitted, tag="v0.24.0").findings}
+    assert "/usr/local/cuda-13.0/bin/ptxas" in told["Triton"].fix
+
+
+def test_memory_that_no_number_of_jobs_cures_is_not_cured_by_jobs() -> None:
+    for swap in (0.0, 16.0):
+        small = dataclasses.replace(FIT, memory_gib=3.8, swap_gib=swap)
+        told = {found.check: found for found in consult(small, tag="v0.28.0").findings}["memory"]
+        assert told.status in ("blocker", "warning") and "--jobs" not in told.fix
+
+
+def test_a_glibc_that_the_toolkits_headers_do_not_know_is_named() -> None:
+    told = {one.check: one for one in consult(dataclasses.replace(FIT, glibc="2.43"), tag="v0.28.0").findings}
+    assert told["CUDA headers"].status == "blocker" and "13.2" in told["CUDA headers"].follows
+
+
+def test_what_was_never_asked_is_told_so() -> None:
+    report = consult(snapshot("spark"))
+    told = {found.check: found.seen for found in report.findings}
+    assert ("not asked" in told["disk"] and "not asked" in told["NVML"]) or told["NVML"] == "absent"
+    assert "tag and device" in report.left_out
+    assert report.as_dict()["left_out"] == list(report.left_out)
 
 
 def test_memory_that_nvml_does_not_report_is_a_warning() -> None:

@@ -143,6 +143,25 @@ def test_too_little_memory_is_said_before_the_compile(
     assert "fallocate -l 8G" in said
 
 
+def test_max_jobs_is_honoured_and_more_jobs_than_cores_make_nothing_faster(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_JOBS", "1")
+    assert plan_of(places).jobs == 1
+    assert plan_of(places, jobs=2).jobs == 2, "--jobs is asked for, MAX_JOBS lies about"
+    monkeypatch.setenv("MAX_JOBS", "a few")
+    with pytest.raises(UsageError, match="MAX_JOBS=a few"):
+        plan_of(places)
+    monkeypatch.delenv("MAX_JOBS")
+    walls = {jobs: preview(plan_of(places, jobs=jobs))["wall_seconds"] for jobs in (1, 2, 64)}
+    assert walls[1] > walls[2] == walls[64]
+
+
+def test_a_toolkit_that_is_not_there_is_refused_before_anything_is_fetched(places: Places) -> None:
+    with pytest.raises(ToolchainMismatch, match="there is no /no/such/bin/nvcc"):
+        plan_of(places, cuda="/no/such")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("", 0), ("9m", 540), ("5h30m", 19800), ("45s", 45), ("90", 90)]
 )

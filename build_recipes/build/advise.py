@@ -165,14 +165,14 @@ def _version(text: str) -> tuple[int, ...]:
 def _build(tag: str, name: str, places: Places) -> Choice:
     """A build, as its plan sees it; where there is none, the reason."""
     from build_recipes.build.plan import make_plan
-    from build_recipes.build.preview import OVERHEAD_S, estimate
+    from build_recipes.build.preview import OVERHEAD_S, at_once, estimate
     from build_recipes.build.request import Request
 
     try:
         plan = make_plan(Request(tag=tag, device=name), places)
     except ArmoryError as error:
         return Choice("build", f"{tag} for {name}", NOT_USABLE, (str(error.args[0]),))
-    seconds = estimate(plan).cpu_s / plan.jobs + OVERHEAD_S
+    seconds = estimate(plan).cpu_s / at_once(plan) + OVERHEAD_S
     return Choice("build", plan.wheel_version, "", (), torch=f"=={plan.torch.version}", build_s=seconds)
 
 
@@ -189,6 +189,7 @@ def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: C
             say += f"; {', '.join(official.jit)} are compiled by the driver when first used"
         if official.absent:
             say += f"; it lacks {', '.join(official.absent)}"
+        say += f"; it needs {_system(name)}"
         if official.jit:
             say += (
                 f". Nothing is left to the driver in about {console.size(special.size)} after about"
@@ -204,7 +205,14 @@ def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: C
         say = f"build it: the official wheel does not do on {name}: {why}"
         return Advice(tag, name, "build", say, build, choices)
     say = f"nothing is known to work: {why}; and no build: {built.why[0]}"
-    return Advice(tag, name, "none", say, f"./inv lock --tag {tag}, then {build}", choices)
+    return Advice(tag, name, "none", say, f"./inv lock --tag {tag} && {build}", choices)
+
+
+def _system(name: str) -> str:
+    """What a CUDA 13 wheel asks of the device's system: driver, JetPack."""
+    entry = device_table.device(name)
+    jetpack = f" (JetPack {entry.jetpack.removeprefix('>=')} or newer)" if entry.jetpack else ""
+    return f"driver {entry.driver} or newer{jetpack}"
 
 
 def show(advice: Advice) -> None:

@@ -26,6 +26,7 @@ from build_recipes.kit.console import warn
 from build_recipes.kit.errors import (
     CpuTorch,
     GlibcTooNew,
+    ToolchainMismatch,
     TorchCudaMismatch,
     UnsupportedPair,
     UsageError,
@@ -200,6 +201,11 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         raise UsageError(
             f"--cache {request.cache} is no compiler cache", f"one of {', '.join(ccache.CHOICES)}"
         )
+    if request.cuda not in ("", "wheels") and not (Path(request.cuda) / "bin/nvcc").is_file():
+        raise ToolchainMismatch(
+            f"--cuda {request.cuda}: there is no {Path(request.cuda) / 'bin/nvcc'}",
+            "leave --cuda out: a toolkit that fits is found or assembled; or give its folder, such as /usr/local/cuda",
+        )
     if request.jobs < 0:
         raise UsageError(f"--jobs {request.jobs}: no unit would ever start", "leave --jobs out: one per core")
     if host.machine not in {machine.machine, "x86_64"}:
@@ -225,7 +231,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         torch_existing=existing,
         host=host,
         request=request,
-        jobs=request.jobs or host.cores,
+        jobs=request.jobs or _max_jobs() or host.cores,
         patches=tuple(f"{entry.patch.id}@{entry.sha256[:12]}" for entry in selected(lock.version, machine)),
         tree=places.build / f"{lock.tag}-{name}{'-smoke' if request.smoke else ''}",
         places=places,
@@ -235,6 +241,19 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
     check_path(made.tree)
     check_glibc(made)
     return made
+
+
+def _max_jobs() -> int:
+    """MAX_JOBS of the environment, which vLLM's own setup.py honours; 0 where it is not set.
+
+    :raises UsageError: it is no number of jobs.
+    """
+    value = os.environ.get("MAX_JOBS", "")
+    if not value:
+        return 0
+    if not value.isdecimal() or not int(value):
+        raise UsageError(f"MAX_JOBS={value} is no number of jobs", "unset MAX_JOBS, or give --jobs 4")
+    return int(value)
 
 
 def check_path(tree: Path) -> None:

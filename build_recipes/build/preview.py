@@ -18,6 +18,11 @@ OVERHEAD_S = 60
 """Seconds of a build beside its compilers once everything is fetched (measured: fetch to configure, package, audit)."""
 
 
+def at_once(plan: Plan) -> int:
+    """Units that are compiled at the same time: more jobs than cores make nothing faster."""
+    return min(plan.jobs, plan.host.cores)
+
+
 def preview(plan: Plan) -> dict[str, Any]:
     """The plan with its sizes and estimates, as plain data."""
     files = downloads(plan)
@@ -37,7 +42,7 @@ def preview(plan: Plan) -> dict[str, Any]:
         "disk_gib": round(sum(need.octets for need in room) / 2**30, 1),
         "disk": [{"folder": str(need.folder), "what": need.what, "bytes": need.octets} for need in room],
         "cpu_seconds": round(hoped.cpu_s),
-        "wall_seconds": round(hoped.cpu_s / plan.jobs + OVERHEAD_S),
+        "wall_seconds": round(hoped.cpu_s / at_once(plan) + OVERHEAD_S),
         "estimate_from": hoped.basis,
         "estimate": {
             "units": hoped.units,

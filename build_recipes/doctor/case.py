@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from build_recipes.doctor.machine import Machine, Toolkit
 from build_recipes.doctor.tables import numbers
+from build_recipes.facts import versions
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import VersionFacts
 
@@ -50,6 +51,17 @@ class Case:
         return self.name is not None and self.machine.device == self.name
 
     @property
+    def asked(self) -> bool:
+        """Whether the machine itself could be asked; else only files of it were read (``--root``)."""
+        return self.machine.root == "/"
+
+    def build(self, *more: str) -> str:
+        """The command that builds for this case."""
+        words = ["./inv build", f"--tag {self.tag or newest_tag()}"]
+        words += [f"--device {self.name}"] if self.name else []
+        return " ".join([*words, *more])
+
+    @property
     def toolkit(self) -> Toolkit | None:
         """The toolkit a build would use: CUDA_HOME's, else the newest of the system that fits the device."""
         given = self.machine.environment.get("CUDA_HOME")
@@ -57,3 +69,8 @@ class Case:
         if given:
             return next((toolkit for toolkit in self.machine.toolkits if toolkit.path == given), None)
         return max(told, key=lambda toolkit: numbers(toolkit.nvcc or "0"), default=None)
+
+
+def newest_tag() -> str:
+    """The newest release that is known, for a command that needs a tag."""
+    return f"v{versions.facts().releases[-1]}"

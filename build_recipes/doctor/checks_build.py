@@ -9,11 +9,25 @@ from packaging.specifiers import SpecifierSet
 from build_recipes.build.plan import TREE_GIB
 from build_recipes.doctor.case import Case, Finding
 from build_recipes.doctor.tables import minor, numbers, tables
-from build_recipes.facts import architectures
-from build_recipes.kit.errors import UsageError
+from build_recipes.facts import architectures, versions
+from build_recipes.kit.errors import ArmoryError, UsageError
+from build_recipes.sources.lockfile import load_lock
 
 LOW_GIB = 8.0
 """Memory a build wants beside its heaviest unit, GiB: the system, ninja, a second small unit."""
+
+
+_NOT_ASKED = "not asked: only files of this machine were read"
+
+
+def _torch_of(case: Case) -> str:
+    """``torch==2.11.0``: the one of the tag's lock, where a tag was given."""
+    if not case.tag:
+        return "torch"
+    try:
+        return f"torch=={load_lock(case.tag).torch[0].version}"
+    except (ArmoryError, IndexError):
+        return f"torch=={case.version.torch}" if case.version else "torch"
 
 
 def pair(case: Case) -> Finding | None:
@@ -26,7 +40,7 @@ def pair(case: Case) -> Finding | None:
             "blocker",
             f"vLLM {case.tag} on {case.name}",
             f"it {reason}",
-            f"--tag v{case.version.before} or newer",
+            f"./inv doctor --device {case.name} --tag v{case.version.before}  # or a newer one",
         )
     return Finding("tag and device", "ok", f"vLLM {case.tag} on {case.name}")
 
@@ -78,7 +92,9 @@ def target_variable(case: Case) -> Finding | None:
     """VLLM_TARGET_DEVICE in the environment of a run decides the platform from 0.28 on."""
     value = case.machine.environment.get("VLLM_TARGET_DEVICE")
     if value in (None, "cuda"):
-        return None
+        return Finding(
+            "target", "ok", f"VLLM_TARGET_DEVICE={value}" if value else "VLLM_TARGET_DEVICE is not set"
+        )
     return Finding(
         "target",
         "blocker",
@@ -119,7 +135,7 @@ def toolkit(case: Case) -> Finding | None:
             seen,
             f"{case.name} needs CUDA {case.device.cuda}"
             + ("" if given else "; the build assembles one from PyPI's wheels"),
-            "unset CUDA_HOME" if given else "apt-get install cuda-toolkit-13-0, or leave it to the build",
+            "unset CUDA_HOME" if given else case.build("--cuda wheels"),
         )
     return Finding("CUDA toolkit", "ok", seen)
 
@@ -128,13 +144,10 @@ def compiler(case: Case) -> Finding | None:
     """GCC: new enough for the tag, not too new for the toolkit."""
     gcc = case.machine.gcc
     if gcc is None:
-        return Finding(
-            "GCC",
-            "unknown",
-            "no g++ was found or it did not say its version",
-            "a build needs one",
-            "apt-get install g++",
-        )
+        if not case.asked:
+            return Finding("GCC", "unknown", _NOT_ASKED, "", "g++ -dumpfullversion  # on the machine itself")
+        seen = "no g++ was found or it did not say its version"
+        return Finding("GCC", "unknown", seen, "a build needs one", "sudo apt-get install -y g++")
     oldest = case.version.gcc if case.version else ""
     if oldest and numbers(gcc) < numbers(oldest):
         return Finding(
@@ -142,7 +155,7 @@ def compiler(case: Case) -> Finding | None:
             "blocker",
             gcc,
             f"vLLM {case.tag} needs GCC {oldest} or newer",
-            "apt-get install g++-13; export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
+            "sudo apt-get install -y g++-13 && export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
         )
     standard = case.version.cxx if case.version else 17
     least = (10,) if standard >= 20 else (9,)
@@ -152,7 +165,7 @@ def compiler(case: Case) -> Finding | None:
             "blocker",
             gcc,
             f"torch's headers need C++{standard}",
-            "apt-get install g++-13; export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
+            "sudo apt-get install -y g++-13 && export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
         )
     newest = tables().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
     if newest and numbers(gcc)[0] > newest:
@@ -161,7 +174,7 @@ def compiler(case: Case) -> Finding | None:
             "blocker",
             gcc,
             f"nvcc {case.toolkit.nvcc if case.toolkit else ''} takes GCC up to {newest}",
-            f"apt-get install g++-{newest}; export CUDAHOSTCXX=g++-{newest}",
+            f"sudo apt-get install -y g++-{newest} && export CUDAHOSTCXX=g++-{newest}",
         )
     return Finding("GCC", "ok", gcc)
 
@@ -170,7 +183,13 @@ def python(case: Case) -> Finding | None:
     """Python in the tag's range."""
     version = case.machine.python
     if version is None:
-        return Finding("Python", "unknown", "it could not be told")
+        return Finding(
+            "Python",
+            "unknown",
+            _NOT_ASKED if not case.asked else "it could not be told",
+            "",
+            "python3 --version",
+        )
     if case.version is None:
         return Finding("Python", "ok", version)
     here = numbers(minor(version))
@@ -182,7 +201,7 @@ def python(case: Case) -> Finding | None:
             "blocker",
             version,
             f"vLLM {case.tag} supports {wanted}",
-            "uv venv --python 3.12, then run ./inv with it",
+            "uv venv --python 3.12 && . .venv/bin/activate",
         )
     return Finding("Python", "ok", version)
 
@@ -193,7 +212,7 @@ def torch(case: Case) -> Finding | None:
     if found is None:
         return Finding("torch", "ok", "none found", "the build brings its own, by hash")
     seen = f"{found.version}, CUDA {found.cuda or 'none'} ({found.path})"
-    mend = "pip install torch --index-url https://download.pytorch.org/whl/cu130, or build without --torch existing"
+    mend = f"pip install {_torch_of(case)} --index-url https://download.pytorch.org/whl/cu130"
     if found.cuda is None:
         return Finding(
             "torch",
@@ -228,7 +247,7 @@ def memory(case: Case) -> Finding | None:
     """Room for the heaviest unit."""
     have, swap = case.machine.memory_gib, case.machine.swap_gib or 0.0
     if have is None:
-        return Finding("memory", "unknown", "it could not be read")
+        return Finding("memory", "unknown", "it could not be read", "", "free -g")
     seen = f"{have} GiB and {swap} GiB of swap"
     if case.device is None:
         return Finding("memory", "ok", seen)
@@ -242,7 +261,13 @@ def memory(case: Case) -> Finding | None:
         missing = int(heaviest.gib - have - swap) + 3
         return Finding(
             "memory", "blocker", seen, f"{need}: it cannot be compiled here",
-            f"fallocate -l {missing}G /swapfile && mkswap /swapfile && swapon /swapfile; or cross-compile elsewhere",
+            f"sudo fallocate -l {missing}G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
+            " && sudo swapon /swapfile",
+        )  # fmt: skip
+    if have < heaviest.gib:
+        return Finding(
+            "memory", "warning", seen, f"{need}: it is compiled in swap, which takes hours, whatever --jobs is",
+            f"{case.build()}  # on an x86_64 machine with {int(heaviest.gib + LOW_GIB) + 1} GiB: it cross-compiles",
         )  # fmt: skip
     if have < heaviest.gib + LOW_GIB:
         return Finding(
@@ -250,7 +275,7 @@ def memory(case: Case) -> Finding | None:
             "warning",
             seen,
             f"{need}: little else can be compiled beside it",
-            "./inv build --jobs 2",
+            case.build("--jobs 1"),
         )
     return Finding("memory", "ok", seen, need)
 
@@ -259,7 +284,9 @@ def disk(case: Case) -> Finding | None:
     """Room for a build tree."""
     free = case.machine.disk_gib
     if free is None:
-        return Finding("disk", "unknown", "it could not be asked")
+        return Finding(
+            "disk", "unknown", _NOT_ASKED if not case.asked else "it could not be told", "", "df -h ."
+        )
     seen = f"{free} GiB free"
     if free < TREE_GIB:
         return Finding(
@@ -267,9 +294,49 @@ def disk(case: Case) -> Finding | None:
             "blocker",
             seen,
             f"a build tree takes about {TREE_GIB} GiB",
-            "VLLM_ARMORY_BUILD=/big/disk ./inv build ...",
+            f"VLLM_ARMORY_BUILD=/big/disk {case.build()}",
         )
     return Finding("disk", "ok", seen)
 
 
-CHECKS = (pair, architecture_list, target_variable, toolkit, compiler, python, torch, memory, disk)
+def jobs(case: Case) -> Finding | None:
+    """MAX_JOBS and NVCC_THREADS in the environment: what a build makes of them."""
+    told = {name: case.machine.environment[name] for name in ("MAX_JOBS", "NVCC_THREADS")
+            if case.machine.environment.get(name)}  # fmt: skip
+    if not told:
+        return Finding("jobs", "ok", "MAX_JOBS is not set", "one job a core, as far as memory goes")
+    seen = ", ".join(f"{name}={value}" for name, value in told.items())
+    limit = told.get("MAX_JOBS", "")
+    if limit and not (limit.isdecimal() and int(limit)):
+        return Finding("jobs", "blocker", seen, "MAX_JOBS is no number of jobs", "unset MAX_JOBS")
+    if "NVCC_THREADS" in told:
+        what = "NVCC_THREADS is ignored: one architecture is compiled, which takes one thread"
+        return Finding("jobs", "warning", seen, what, "unset NVCC_THREADS")
+    return Finding(
+        "jobs", "ok", seen, "the build starts no more jobs than that, and fewer where memory is short"
+    )
+
+
+def headers(case: Case) -> Finding | None:
+    """glibc against the toolkit's headers: a newer one declares functions that older CUDA headers declare otherwise."""
+    version = case.machine.glibc
+    if version is None:
+        return None
+    nvcc = (case.toolkit.nvcc if case.toolkit else None) or versions.facts().cuda_toolkit.version
+    needed = [cuda for least, cuda in tables().cuda_for_glibc.items() if numbers(version) >= numbers(least)]
+    if needed and numbers(minor(nvcc)) < max(map(numbers, needed)):
+        newest = max(needed, key=numbers)
+        return Finding(
+            "CUDA headers", "blocker", f"glibc {version}, CUDA {minor(nvcc)}",
+            f"nvcc compiles nothing here ('exception specification is incompatible'); CUDA {newest} does",
+            "./inv canary  # tries it; build in a container: docker run -it -v $PWD:/w -w /w ubuntu:24.04",
+        )  # fmt: skip
+    return Finding("CUDA headers", "ok", f"glibc {version}, CUDA {minor(nvcc)}")
+
+
+CHECKS = {
+    "tag and device": pair, "architecture list": architecture_list, "target": target_variable, "CUDA toolkit": toolkit,
+    "CUDA headers": headers, "GCC": compiler, "Python": python, "torch": torch, "memory": memory, "jobs": jobs,
+    "disk": disk,
+}  # fmt: skip
+"""Name of a check, and the check; one that has nothing to go by answers None."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from build_recipes.doctor.case import Case, Finding
-from build_recipes.doctor.tables import minor, numbers, tables
+from build_recipes.doctor.tables import driver_is_newer, minor, numbers, tables
+from build_recipes.facts import versions
 
 
 def board(case: Case) -> Finding | None:
@@ -38,18 +39,23 @@ def jetson(case: Case) -> Finding | None:
             "unknown",
             "the L4T release cannot be read (a container shows none)",
             "",
-            "on the board itself: cat /etc/nv_tegra_release",
+            "cat /etc/nv_tegra_release  # on the board itself, outside of any container",
         )
     seen = f"JetPack {machine.jetpack or 'unknown'}, L4T R{machine.l4t}"
+    newer = (
+        "it is newer than what is known here, and is taken as such"
+        if "newer" in (machine.jetpack or "")
+        else ""
+    )
     if case.here and numbers(machine.l4t)[0] < 38:
         return Finding(
             "JetPack",
             "blocker",
             seen,
             "JetPack 6 and older are CUDA 12: a CUDA 13 wheel does not run",
-            "move to JetPack 7, or take a CUDA 12 build of vLLM",
+            "pip install vllm --index-url https://pypi.jetson-ai-lab.io/jp6/cu126  # CUDA 12; or flash JetPack 7.2",
         )
-    return Finding("JetPack", "ok", seen)
+    return Finding("JetPack", "ok", seen, newer)
 
 
 def driver(case: Case) -> Finding | None:
@@ -65,29 +71,43 @@ def driver(case: Case) -> Finding | None:
             "unknown",
             "its version cannot be read",
             "",
-            "nvidia-smi, or cat /proc/driver/nvidia/version",
+            "cat /proc/driver/nvidia/version",
         )
-    seen = f"{machine.driver}, CUDA {machine.driver_cuda or 'unknown'}"
+    newer = driver_is_newer(machine.driver)
+    seen = f"{machine.driver}, CUDA {machine.driver_cuda or 'unknown'}{' or newer' * newer}"
     if case.device is not None and numbers(machine.driver) < numbers(case.device.driver):
         return Finding(
             "driver", "blocker", seen, f"CUDA 13 needs driver {case.device.driver} or newer",
-            "move to JetPack 7" if machine.tegra else "apt-get install nvidia-driver-580-open, then reboot",
+            "sdkmanager  # flash JetPack 7.2 or newer" if machine.tegra
+            else f"sudo apt-get install -y nvidia-driver-{case.device.driver}-open && sudo reboot",
         )  # fmt: skip
-    return Finding("driver", "ok", seen)
+    return Finding(
+        "driver", "ok", seen, "it is newer than what is known here, and is taken as such" if newer else ""
+    )
 
 
 def ptx(case: Case) -> Finding | None:
     """nvcc not newer than the driver, or kernels that exist only as PTX do not start."""
+    if case.name is not None and not case.here:
+        return None
     nvcc = case.toolkit.nvcc if case.toolkit else None
     runs = case.machine.driver_cuda
-    if nvcc is None or runs is None or (case.name is not None and not case.here):
-        return None
-    seen = f"nvcc {nvcc}, the driver runs CUDA {runs}"
+    what = f"nvcc {nvcc}" if nvcc else f"the build's nvcc {versions.facts().cuda_toolkit.version}"
+    nvcc = nvcc or versions.facts().cuda_toolkit.version
+    if runs is None:
+        if not case.machine.gpus and not case.machine.tegra:
+            return None
+        return Finding("PTX", "unknown", f"{what}; what the driver runs cannot be told", "", "nvidia-smi")
+    seen = f"{what}, the driver runs CUDA {runs}"
+    newer = bool(case.machine.driver) and driver_is_newer(case.machine.driver or "0")
+    if numbers(minor(nvcc)) > numbers(runs) and newer:
+        seen = f"{what}, the driver ({case.machine.driver}) runs CUDA {runs} or newer"
+        return Finding("PTX", "unknown", seen, "the driver is newer than what is known here", "nvidia-smi")
     if numbers(minor(nvcc)) > numbers(runs):
         return Finding(
             "PTX", "blocker", seen,
             "kernels that are only PTX (FlashAttention 2, Marlin) fail: 'unsupported toolchain'",
-            f"use a CUDA {runs} toolkit (unset CUDA_HOME), or update the driver",
+            "unset CUDA_HOME" if case.machine.environment.get("CUDA_HOME") else case.build("--cuda wheels"),
         )  # fmt: skip
     return Finding("PTX", "ok", seen)
 
@@ -99,7 +119,7 @@ def nvml(case: Case) -> Finding | None:
         return None
     state = machine.nvml
     if state is None:
-        return Finding("NVML", "unknown", "it was not asked")
+        return Finding("NVML", "unknown", "not asked: only files of this machine were read", "", "nvidia-smi")
     counted = state[:1].isdigit()
     if state == "absent" or not counted or state.startswith("0 "):
         if machine.tegra and machine.marks and state == "absent":
@@ -112,7 +132,8 @@ def nvml(case: Case) -> Finding | None:
         return Finding(
             "NVML", "blocker", state,
             "unpatched vLLM finds no platform ('Device string must not be empty')",
-            "docker run --runtime nvidia (Jetson: mount /etc/nv_tegra_release too), or a wheel with patch P1",
+            "docker run --runtime nvidia -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro IMAGE" if machine.tegra
+            else "docker run --gpus all IMAGE  # in a container; on the machine itself: sudo modprobe nvidia",
         )  # fmt: skip
     if "memory not supported" in state:
         return Finding(
@@ -120,7 +141,7 @@ def nvml(case: Case) -> Finding | None:
             "warning",
             state,
             "vLLM up to 0.32.0 takes batch defaults that are four times too small",
-            "use 0.33.0, a wheel with patch P2, or give --max-num-batched-tokens",
+            "vllm serve MODEL --max-num-batched-tokens 8192 --max-num-seqs 256  # or 0.33.0, or a wheel with patch P2",
         )
     return Finding("NVML", "ok", state)
 
@@ -143,14 +164,15 @@ def glibc(case: Case) -> Finding | None:
     """A glibc as new as the one the device's wheels are for."""
     version = case.machine.glibc
     if version is None:
-        return Finding("glibc", "unknown", "it could not be told")
+        seen = "it could not be told" if case.asked else "not asked: only files of this machine were read"
+        return Finding("glibc", "unknown", seen, "", "ldd --version")
     if case.here and case.device is not None and numbers(version) < numbers(case.device.glibc):
         return Finding(
             "glibc",
             "blocker",
             version,
             f"wheels for {case.name} are {case.device.platform_tag}",
-            "move to the distribution of JetPack 7 (Ubuntu 24.04), or build here with this glibc",
+            case.build("--allow glibc") + "  # here, with this glibc; or move to Ubuntu 24.04",
         )
     return Finding("glibc", "ok", version)
 
@@ -178,9 +200,25 @@ def triton(case: Case) -> Finding | None:
         return Finding(
             "Triton", "blocker" if case.here and found is not None else "warning", seen,
             f"it does not know {architecture} (CUDA {first} does): torch.compile and Triton kernels fail",
-            "export TRITON_PTXAS_PATH and TRITON_PTXAS_BLACKWELL_PATH=/usr/local/cuda/bin/ptxas (CUDA 13)",
+            _ptxas(case, first),
         )  # fmt: skip
     return Finding("Triton", "ok", seen)
 
 
-CHECKS = (board, jetson, driver, ptx, nvml, unified, glibc, triton)
+def _ptxas(case: Case, first: str) -> str:
+    """The line that gives Triton an assembler that knows the GPU: the toolkit's, or one from PyPI."""
+    if case.toolkit and case.toolkit.nvcc and numbers(minor(case.toolkit.nvcc)) >= numbers(first):
+        path = f"{case.toolkit.path}/bin/ptxas"
+        return f"export TRITON_PTXAS_PATH={path} TRITON_PTXAS_BLACKWELL_PATH={path}"
+    return (
+        "pip install 'nvidia-cuda-nvcc>=13.0,<14' && P=$(python3 -c 'import sysconfig; "
+        'print(sysconfig.get_path("purelib"))\')/nvidia/cu13/bin/ptxas'
+        " && export TRITON_PTXAS_PATH=$P TRITON_PTXAS_BLACKWELL_PATH=$P"
+    )
+
+
+CHECKS = {
+    "machine": board, "JetPack": jetson, "driver": driver, "PTX": ptx, "NVML": nvml, "GPU memory": unified,
+    "glibc": glibc, "Triton": triton,
+}  # fmt: skip
+"""Name of a check, and the check; one that has nothing to go by answers None."""

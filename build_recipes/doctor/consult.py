@@ -24,6 +24,8 @@ class Report:
     device: str | None
     tag: str
     findings: tuple[Finding, ...]
+    left_out: tuple[str, ...] = ()
+    """Checks that had nothing to go by: no tag, no device, another machine."""
 
     @property
     def blockers(self) -> tuple[Finding, ...]:
@@ -37,6 +39,7 @@ class Report:
             "device": self.device,
             "tag": self.tag,
             "findings": [found.as_dict() for found in self.findings],
+            "left_out": list(self.left_out),
             "blockers": len(self.blockers),
         }
 
@@ -52,8 +55,11 @@ def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
     entry = device_table.device(name) if name else None
     facts = versions.for_version(versions.check_known(tag)) if tag else None
     case = Case(machine, name, entry, tag, facts)
-    found = [check(case) for check in (*checks_run.CHECKS, *checks_build.CHECKS)]
-    return Report(machine, name, tag, tuple(one for one in found if one is not None))
+    found = {check: run(case) for check, run in (checks_run.CHECKS | checks_build.CHECKS).items()}
+    left_out = tuple(
+        check for check, one in found.items() if one is None and (check != "JetPack" or machine.tegra)
+    )
+    return Report(machine, name, tag, tuple(one for one in found.values() if one is not None), left_out)
 
 
 def doctor(device: str, tag: str, root: str, python: str) -> Report:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.doctor.tables import tables
+from build_recipes.doctor.tables import cuda_of_driver, jetpack_of, tables
 from build_recipes.facts import device as device_table
 
 VARIABLES = (
@@ -119,7 +119,7 @@ def read_machine(root: Path) -> Machine:
         l4t=l4t,
         jetpack=_jetpack(packages, l4t),
         driver=driver,
-        driver_cuda=tables().driver_cuda.get(driver.split(".")[0]) if driver else None,
+        driver_cuda=cuda_of_driver(driver) if driver else None,
         nvml="absent" if (root / "usr/lib").is_dir() and not _nvml_library(root) else None,
         gpus=tuple(_gpus(root)),
         glibc=_upstream(packages.get("libc6")),
@@ -216,7 +216,7 @@ def _l4t(root: Path, packages: dict[str, str]) -> str | None:
 
 
 def _jetpack(packages: dict[str, str], l4t: str | None) -> str | None:
-    return _upstream(packages.get("nvidia-jetpack")) or (tables().jetpack.get(l4t) if l4t else None)
+    return _upstream(packages.get("nvidia-jetpack")) or (jetpack_of(l4t) if l4t else None)
 
 
 def _driver(root: Path) -> str | None:

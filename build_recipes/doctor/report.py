@@ -99,3 +99,6 @@ def print_report(report: Report) -> None:
             console.say(f"{'':>8}  {found.follows}")
         if found.fix and found.status != "ok":
             console.say(f"{'':>8}  fix: {found.fix}")
+    if report.left_out:
+        why = "they need a tag, a device, or the machine itself"
+        console.say(f"{'not asked':>9} {', '.join(report.left_out)} ({why})")

@@ -28,12 +28,37 @@ class Tables(Model, frozen=True):
     ptxas_of_triton: dict[str, str]
     ptxas_knows: dict[str, str]
     heaviest: dict[str, Heaviest]
+    cuda_for_glibc: dict[str, str]
 
 
 @functools.cache
 def tables() -> Tables:
     """doctor.toml, read once."""
     return load_toml(Path(__file__).with_name("doctor.toml"), Tables)
+
+
+def jetpack_of(l4t: str) -> str | None:
+    """JetPack of an L4T release: the table's, that of its nearest older patch release, or what is newer than all."""
+    known = tables().jetpack
+    if l4t in known:
+        return known[l4t]
+    newest = max(known, key=numbers)
+    if numbers(l4t) > numbers(newest):
+        return f"newer than {known[newest]}"
+    same = [one for one in known if minor(one) == minor(l4t) and numbers(one) <= numbers(l4t)]
+    return known[max(same, key=numbers)] if same else None
+
+
+def cuda_of_driver(driver: str) -> str | None:
+    """Newest CUDA that a driver surely runs: its branch's, else that of the nearest older branch that is known."""
+    branch = numbers(driver)[0]
+    older = [one for one in tables().driver_cuda if int(one) <= branch]
+    return tables().driver_cuda[max(older, key=int)] if older else None
+
+
+def driver_is_newer(driver: str) -> bool:
+    """Whether a driver's branch is newer than all that are known, so that it may run more than is told."""
+    return numbers(driver)[0] > max(map(int, tables().driver_cuda))
 
 
 def minor(version: str) -> str:

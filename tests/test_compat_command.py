@@ -9,10 +9,18 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import pytest
 from compat_trees import write
 
-from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks, UnknownTag, UnsafeArchive
+from build_recipes.kit.errors import (
+    ArmoryError,
+    CouldNotCheck,
+    OmniBreaks,
+    UnknownTag,
+    UnsafeArchive,
+    UsageError,
+)
 from build_recipes.kit.paths import Places
 from build_recipes.verify.check import Checker, default_tag
 from build_recipes.verify.command import Options, verify
@@ -20,6 +28,7 @@ from build_recipes.verify.read import releases
 from build_recipes.verify.read.store import Store
 from build_recipes.verify.read.tree import VLLM, open_tree
 from build_recipes.verify.run import environment
+from build_recipes.verify.show.documents import Pair, Pairs, schema
 
 
 def _wheel(path: Path, files: dict[str, str], name: str = "vllm-omni", version: str = "1.0") -> Path:
@@ -57,7 +66,18 @@ def test_the_document(places: Places, tmp_path: Path, omni: Path, capsys: pytest
         _verify(omni, vllm, json=True)
     assert caught.value.exit_code == 62
     document = json.loads(capsys.readouterr().out)
-    assert list(document) == ["omni", "vllm", "verdict", "breaks", "calls", "warnings", "suggest", "unread"]
+    assert msgspec.convert(document, Pair).verdict == "breaks"
+    assert list(document) == [
+        "package",
+        "omni",
+        "vllm",
+        "verdict",
+        "breaks",
+        "calls",
+        "warnings",
+        "suggest",
+        "unread",
+    ]
     assert (document["omni"], document["vllm"], document["verdict"]) == ("1.0", "1.0", "breaks")
     assert document["breaks"] == [
         {
@@ -135,6 +155,7 @@ def test_bad_files(places: Places, tmp_path: Path, omni: Path, capsys: pytest.Ca
         document = json.loads(capsys.readouterr().out)
         assert document["verdict"] == "unknown" and document["breaks"] == []
         assert document["error"] == caught.value.args[0]
+        msgspec.convert(document, Pair)
 
 
 def _cut(path: Path) -> Path:
@@ -157,7 +178,7 @@ def _list(places: Places, package: str, *versions: str) -> None:
     found = releases.Listing(project=package, read=9e9, releases=entries)
     import msgspec
 
-    path = places.cache / "compat" / f"releases-{releases.PROJECTS[package]}.json"
+    path = places.cache / "compat" / f"releases-{package.replace('_', '-')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(found))
 
@@ -211,3 +232,78 @@ def test_a_torch_from_pypi_has_a_torchaudio_of_its_version(tmp_path: Path, versi
     """torchaudio refuses a torch of another CUDA, and then nothing that imports it can be checked."""
     tree = open_tree(write(tmp_path, VLLM, {}, version), VLLM, Store(tmp_path / "x.sqlite"))
     assert environment.default_torch(tree) == torch
+
+
+def test_the_schema_that_is_published() -> None:
+    """docs/verify-schema.json describes every document; it is made by: python -m build_recipes.verify.show.documents"""
+    published = json.loads((Path(__file__).parent.parent / "docs" / "verify-schema.json").read_text())
+    assert published == schema()
+    assert {"Pair", "Pairs", "Break", "Requirements"} <= set(published["$defs"])
+    assert issubclass(Pairs, msgspec.Struct)
+
+
+def test_words_that_contradict_each_other(places: Places, omni: Path) -> None:
+    for words in (
+        {"tag": "v0.12.0", "vllm": "x.whl", "omni": str(omni)},
+        {"package": "lmcache==0.5.6", "omni": str(omni)},
+        {"package": "no package!"},
+        {"run": True, "stub": True, "omni": str(omni)},
+    ):
+        with pytest.raises(UsageError):
+            verify(Options(**words))
+
+
+def test_the_static_answer_is_told_where_nothing_can_be_imported(
+    places: Places, tmp_path: Path, omni: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vllm = _sdist(tmp_path / "vllm-1.0.tar.gz", {"vllm/__init__.py": "LLM = 1\n"})
+    with pytest.raises(CouldNotCheck, match=r"no vLLM|cannot be"):
+        verify(Options(omni=str(omni), vllm=str(vllm), run=True, env="/nowhere", json=True))
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == "no-break-found" and "cannot be run" in document["error"]
+    msgspec.convert(document, Pair)
+
+
+def test_names_are_counted_as_names(places: Places, tmp_path: Path) -> None:
+    omni = write(tmp_path / "o", "vllm_omni", dict.fromkeys(("a.py", "b.py", "c.py"), "from vllm import LLM"))
+    vllm = write(tmp_path / "v", "vllm", {})
+    with pytest.raises(OmniBreaks, match=r"1 name is missing in 3 places"):
+        _verify(omni, vllm)
+
+
+def test_a_file_that_was_not_read_has_its_own_exit(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    omni = write(tmp_path / "o", "vllm_omni", {"a.py": "from vllm.b import f"})
+    vllm = write(tmp_path / "v", "vllm", {"b.py": "def f(:"})
+    with pytest.raises(CouldNotCheck, match=r"could not be read; the first is vllm/b.py") as caught:
+        _verify(omni, vllm, json=True)
+    assert caught.value.exit_code == 63
+    assert json.loads(capsys.readouterr().out)["verdict"] == "unknown"
+
+
+def test_any_package(places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A platform plugin's own platform is entry; another one's is not; what is guarded is the second line."""
+    files = {
+        "register.py": "def register(): return 'my_npu.platform.P'",
+        "platform.py": "from vllm import gone\nimport q\nif q.is_npu():\n    from vllm import lost\n"
+        "if q.is_cuda():\n    from vllm import fine",
+        "npu/worker.py": "from vllm import away",
+        "rocm/worker.py": "from vllm import other",
+        "late.py": "def f():\n    from vllm import later",
+    }
+    own = write(tmp_path / "p", "my_npu", files)
+    (own / "my_npu.egg-info").mkdir()
+    (own / "my_npu.egg-info" / "entry_points.txt").write_text(
+        "[vllm.platform_plugins]\nnpu = my_npu.register:register\n"
+    )
+    vllm = write(tmp_path / "v", "vllm", {})
+    with pytest.raises(OmniBreaks, match=r"my-npu 1.0 would not import .*: 3 names are missing"):
+        verify(
+            Options(package="my-npu", omni=str(own), vllm=str(vllm), html=str(tmp_path / "p.html"), json=True)
+        )
+    document = json.loads(capsys.readouterr().out)
+    told = {(b["name"], b["tier"]) for b in document["breaks"]}
+    assert told == {("gone", "entry"), ("lost", "entry"), ("away", "entry"), ("other", "platform")}
+    page = (tmp_path / "p.html").read_text()
+    assert "vllm.gone" in page and "vllm.later" in page and "in function f" in page

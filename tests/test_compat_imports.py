@@ -27,7 +27,9 @@ def _run(tmp_path: Path, omni: dict[str, str], vllm: dict[str, str] = VLLM, limi
     paths = [unpack(right, tmp_path / "v"), unpack(left, tmp_path / "o")]
     order = modules_in_order(left, ["vllm_omni"])
     products = ["vllm._version", "vllm._C"]
-    return import_all(Job("stub", Path(sys.executable), paths, order, products, "9.8.7", tmp_path, limit))
+    return import_all(
+        Job("stub", Path(sys.executable), paths, order, products, "9.8.7", "vllm_omni", tmp_path, limit)
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,19 @@ def test_time_is_limited(tmp_path: Path) -> None:
 
 def test_an_environment_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(CouldNotCheck, match="cannot be run"):
-        import_all(Job("run", tmp_path / "bin" / "python", [], ["x"], [], "", tmp_path, 5))
+        import_all(Job("run", tmp_path / "bin" / "python", [], ["x"], [], "", "vllm_omni", tmp_path, 5))
 
 
 def test_what_differs_between_static_and_real(tmp_path: Path) -> None:
-    """A metaclass that refuses its subclasses: no name tells it, only the import does."""
-    vllm = {
-        **VLLM,
-        "config.py": "class Base:\n    def __init_subclass__(cls): raise TypeError('no base of yours')\n",
+    """A value that only shows when the module runs: no name tells it, only the import does."""
+    vllm = {**VLLM, "config.py": "import math\nclass Base:\n    size = round(math.pi)\n"}
+    omni = {
+        "a.py": "from vllm.config import Base\nBase.size.nothing.more()",
+        "b.py": "from vllm import gone",
     }
-    omni = {"a.py": "from vllm.config import Base\nclass Mine(Base): ...", "b.py": "from vllm import gone"}
     bench = Bench(tmp_path / "static")
     report = judge(bench.tree("vllm_omni", omni), bench.tree("vllm", vllm))
     found = _run(tmp_path, omni, vllm)
-    assert differs(report, found) == ["only real: vllm_omni/a.py:2 TypeError: no base of yours"]
+    assert differs(report, found) == [
+        "only real: vllm_omni/a.py:2 AttributeError: 'int' object has no attribute 'nothing'"
+    ]

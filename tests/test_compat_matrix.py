@@ -19,6 +19,7 @@ from build_recipes.verify.check import Asked, Checker
 from build_recipes.verify.judge import matrix, suggest
 from build_recipes.verify.read import releases
 from build_recipes.verify.show import heatmap
+from build_recipes.verify.show.documents import Pairs
 from build_recipes.verify.show.page import page
 
 OMNI = {
@@ -84,7 +85,7 @@ def published(places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def _listing(places: Places, package: str, found: list[releases.Release]) -> None:
-    path = places.cache / "compat" / f"releases-{releases.PROJECTS[package]}.json"
+    path = places.cache / "compat" / f"releases-{package.replace('_', '-')}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(msgspec.json.encode(releases.Listing(project=package, read=9e9, releases=found)))
 
@@ -126,7 +127,7 @@ def test_where_names_went_and_who_had_them_last(published: Places) -> None:
 
 def test_a_new_release_costs_one_row(published: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix.compute(published, workers=1)
-    known = releases.listing("vllm_omni", published).releases
+    known = releases.listing("vllm-omni", published).releases
     new = _release(published, "vllm_omni", "1.3", {"__init__.py": "from vllm.config import Newest"})
     _listing(published, "vllm_omni", [*known, new])
     opened = []
@@ -164,7 +165,14 @@ def test_the_page_holds_every_break(published: Places) -> None:
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
     cell = data["cells"]["1.0rc1 1.2.0"]
     assert [[data["texts"][i] for i in row] for row in cell] == [
-        ["entry", "vllm.config", "Old", "vllm_omni/__init__.py:1", "vllm.old", "vllm_omni"]
+        [
+            "entry",
+            "missing-name",
+            "vllm.config.Old",
+            "vllm_omni/__init__.py:1",
+            "now in vllm.old",
+            "vllm_omni",
+        ]
     ]
     assert not re.search(r"https?://|src=|@import", text)
     assert "compatible" not in text
@@ -172,6 +180,7 @@ def test_the_page_holds_every_break(published: Places) -> None:
 
 def test_the_document(published: Places) -> None:
     document = heatmap.as_json(matrix.compute(published, workers=1))
+    msgspec.convert(document, Pairs)
     assert document["cells"]["1.2"]["1.2.0"] == {"verdict": "no-break-found", "breaks": 0, "platform": 1}
     assert document["suggest"]["omni"]["1.2.0"] == ["1.1", "1.2"]
     assert document["suggest"]["vllm"]["1.1"] == ["1.1.0", "1.1.1", "1.2.0"]

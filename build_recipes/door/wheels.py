@@ -165,20 +165,82 @@ def qualify(
         runner.show(done)
 
 
+_VERIFY = {
+    "tag": "vLLM release tag (default: of the newest wheel in wheels/, else of the newest lock)",
+    "vllm": "a vLLM wheel, sdist or folder instead of a tag",
+    "run": "really import everything, in a fresh environment with the built wheel",
+    "stub": "really import everything, with a CPU torch and stand-ins for compiled modules",
+    "env": "an environment that is used as it is, instead of a new one, for --run and --stub",
+    "limit": "seconds for all real imports",
+    "matrix": "judge all releases on all releases",
+    "html": "write the pair, or with --matrix all of them, as one page to this file",
+    "device": "device that requirements are resolved for",
+    "resolve": "ask the package index for requirements; only uv's cache is asked without it",
+    "json": "print one JSON document on stdout",
+}
+
+
 @task(
     auto_shortflags=False,
     positional=[],
     help={
-        "tag": "vLLM release tag (default: of the newest wheel in wheels/, else of the newest lock)",
+        "package": "any package that imports vLLM: NAME or NAME==VERSION",
+        "from_": "a wheel, an sdist or a folder of the package instead of a release",
+        **_VERIFY,
+    },
+)
+def verify(
+    c: Context,
+    *,
+    package: str = "",
+    from_: str = "",
+    tag: str = "",
+    vllm: str = "",
+    run: bool = False,
+    stub: bool = False,
+    env: str = "",
+    limit: int = 1800,
+    matrix: bool = False,
+    html: str = "",
+    device: str = "thor",
+    resolve: bool = False,
+    json: bool = False,
+) -> None:
+    """Tell whether a package imports with this vLLM, and whether both can be installed, from their sources."""
+    with door(json):
+        from build_recipes.kit.errors import UsageError
+        from build_recipes.verify import command
+
+        if not package:
+            raise UsageError("no package is named", "verify --package lmcache --tag v0.33.0")
+        if matrix:
+            _no_pair("--matrix", tag=tag, vllm=vllm, from_=from_)
+            command.matrix(html=html, json=json, package=package)
+            return
+        command.verify(
+            command.Options(
+                tag,
+                from_,
+                vllm,
+                run,
+                stub,
+                env,
+                limit,
+                json,
+                package,
+                html=html,
+                device=device,
+                resolve=resolve,
+            )
+        )
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
         "omni": "vllm-omni: a version, latest, a wheel, an sdist or a folder (default: the newest that can work)",
-        "vllm": "a vLLM wheel, sdist or folder instead of a tag",
-        "run": "really import everything, in a fresh environment with the built wheel",
-        "stub": "really import everything, with a CPU torch and stand-ins for compiled modules",
-        "env": "an environment that is used as it is, instead of a new one, for --run and --stub",
-        "limit": "seconds for all real imports",
-        "matrix": "judge all releases on all releases",
-        "html": "write the matrix as one page to this file",
-        "json": "print one JSON document on stdout",
+        **_VERIFY,
     },
 )
 def verify_omni(
@@ -193,16 +255,33 @@ def verify_omni(
     limit: int = 1800,
     matrix: bool = False,
     html: str = "",
+    device: str = "thor",
+    resolve: bool = False,
     json: bool = False,
 ) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
     with door(json):
         from build_recipes.verify import command
 
-        if matrix or html:
+        if matrix or (html and not (tag or omni or vllm)):
+            _no_pair("--matrix", tag=tag, omni=omni, vllm=vllm)
             command.matrix(html=html, json=json)
             return
-        command.verify(command.Options(tag, omni, vllm, run, stub, env, limit, json))
+        command.verify(
+            command.Options(
+                tag, omni, vllm, run, stub, env, limit, json, html=html, device=device, resolve=resolve
+            )
+        )
+
+
+def _no_pair(option: str, **words: str) -> None:
+    from build_recipes.kit.errors import UsageError
+
+    given = [f"--{name.rstrip('_')} {value}" for name, value in words.items() if value]
+    if given:
+        raise UsageError(
+            f"{option} judges all releases, and {' '.join(given)} names one", "leave one of them out"
+        )
 
 
 @task(

@@ -13,16 +13,18 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.kit import console, paths
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
 from build_recipes.kit.paths import Places
+from build_recipes.verify import packages
 from build_recipes.verify.judge.answers import MISSING
 from build_recipes.verify.judge.matrix import kept_table
 from build_recipes.verify.judge.moved import History
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import known, suggest
 from build_recipes.verify.judge.table import Table
-from build_recipes.verify.judge.verdict import CLEAN, Report, judge
+from build_recipes.verify.judge.verdict import BREAKS, CLEAN, UNDECIDED, Break, Report, judge
+from build_recipes.verify.packages import Package
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.store import Store, code_digest
-from build_recipes.verify.read.tree import OMNI, VLLM, Tree, no_collection, open_tree
+from build_recipes.verify.read.tree import VLLM, Tree, no_collection, open_tree
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,16 @@ class Asked:
 
     tag: str = ""
     omni: str = ""
+    """The package: a version, ``latest``, a file or a folder."""
     vllm: str = ""
 
 
 class Checker:
-    """Judges pairs, with one store for all of them."""
+    """Judges pairs of one package and vLLM, with one store for all of them."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, package: Package | None = None) -> None:
         self.places = places
+        self.package = package or packages.named("vllm-omni")
         self.store = Store(places.cache / "compat" / "parsed.sqlite")
         self._trees: dict[tuple[str, str], Tree] = {}
         self._answers: list[tuple[str, Table]] | None = None
@@ -52,80 +56,111 @@ class Checker:
         return self.release(VLLM, asked.tag or default_tag(self.places))
 
     def omni(self, asked: Asked, vllm: Tree) -> Tree:
-        """The vllm-omni of a command line: a version, ``latest``, a file or a folder, or the newest release
-        without a break."""
+        """The package of a command line: a version, ``latest``, a file or a folder, or the newest release without
+        a break."""
+        module = self.package.module
         if asked.omni == "latest":
-            return self.release(
-                OMNI, releases.listing(OMNI, self.places, max_age=releases.FRESH).releases[-1].version
-            )
+            return self.release(module, self.published(releases.FRESH)[-1].version)
+        if asked.omni and not _is_path(asked.omni):
+            return self.release(module, asked.omni)
         if asked.omni:
-            known = releases.listing(OMNI, self.places).get(asked.omni) if not _is_path(asked.omni) else None
-            if known or not _is_path(asked.omni):
-                return self.release(OMNI, asked.omni)
-            return self.file(asked.omni, OMNI)
+            listed = (
+                releases.listing(self.package.distribution, self.places).get(asked.omni)
+                if _is_version(asked.omni)
+                else None
+            )
+            return self.release(module, asked.omni) if listed else self.file(asked.omni, module)
         return self.newest_clean(vllm)
+
+    def published(self, max_age: float = float("inf")) -> list[releases.Release]:
+        """The package's releases, oldest first."""
+        return releases.listing(self.package.distribution, self.places, max_age=max_age).releases
 
     def newest_clean(self, vllm: Tree) -> Tree:
         """The newest release without a break; where every one has some, the nearest in version.
 
-        What a matrix has told is believed for releases that break; the one that is taken is judged now.
+        What a matrix has told is believed for releases that break; the one that is taken is judged now. Of a
+        package whose releases are not counted as vLLM's are, the newest stable one is taken.
         """
-        published = releases.listing(OMNI, self.places, max_age=releases.FRESH).releases
-        counts = known(self.store)
+        module, published = self.package.module, self.published(releases.FRESH)
+        if self.package.baseline != packages.SAME_MINOR:
+            stable = [r for r in published if not Version(r.version).is_prerelease]
+            return self.release(module, (stable or published)[-1].version)
+        counts = known(self.store, self.package.distribution)
         for release in reversed(published):
             count = counts.get(release.version, vllm.version)
             if count:
                 continue
-            tree = self.release(OMNI, release.version)
+            tree = self.release(module, release.version)
             if self.judge(tree, vllm, calls=False).verdict == CLEAN:
                 return tree
         near = min(published, key=lambda r: _distance(r.version, vllm.version))
-        return self.release(OMNI, near.version)
+        return self.release(module, near.version)
 
-    def release(self, package: str, version: str) -> Tree:
+    def release(self, module: str, version: str) -> Tree:
         """A release from the package index.
 
         :raises UnknownTag: or `CouldNotCheck`: there is none, or it cannot be had.
         """
-        release = releases.find(package, version, self.places)
-        key = (package, release.version)
+        project = VLLM if module == VLLM else self.package.distribution
+        release = releases.find(project, version, self.places)
+        key = (module, release.version)
         if key not in self._trees:
-            path = releases.fetch(release, package, self.places)
-            self._trees[key] = open_tree(path, package, self.store, release.sha256)
+            path = releases.fetch(release, project, self.places)
+            self._trees[key] = open_tree(path, module, self.store, release.sha256)
         return self._trees[key]
 
-    def file(self, name: str, package: str) -> Tree:
+    def file(self, name: str, module: str) -> Tree:
         """A wheel, an sdist or a folder."""
-        return open_tree(Path(name).expanduser(), package, self.store)
+        return open_tree(Path(name).expanduser(), module, self.store)
 
     def requirement(self, asked: Asked, omni: Tree) -> str:
-        """What uv is asked to install for a vllm-omni."""
+        """What uv is asked to install for the package."""
         if asked.omni and _is_path(asked.omni):
             return str(Path(asked.omni).expanduser().resolve())
-        return str(releases.fetch(releases.find(OMNI, omni.version, self.places), OMNI, self.places))
+        project = self.package.distribution
+        return str(releases.fetch(releases.find(project, omni.version, self.places), project, self.places))
 
     # -- verdicts
 
     def baseline(self, omni: Tree, vllm: Tree) -> Tree | None:
-        """The vLLM a vllm-omni release was made for: the same version, else the nearest below in its minor."""
+        """The vLLM a release of the package was made for; None where nothing says it.
+
+        By its record: the newest that its requirements allow; the same version, else the nearest below in its
+        minor; or a version.
+        """
         version = _version(omni.version)
-        if version is None:
-            return None
-        if _version(vllm.version) == Version(version.base_version):
-            return vllm
+        rule = self.package.baseline
         try:
+            if rule == packages.REQUIRES:
+                return self._required(omni, vllm)
+            if rule != packages.SAME_MINOR:
+                return self.release(VLLM, rule)
+            if version is None:
+                return None
+            base = Version(version.base_version)
+            if _version(vllm.version) == base:
+                return vllm
             known = releases.listing(VLLM, self.places).releases
             same = [r for r in known if Version(r.version).release[:2] == version.release[:2]]
             if not same:
                 return None
-            best = min(
-                same, key=lambda r: (Version(r.version) > Version(version.base_version), Version(r.version))
-            )
-            exact = next((r for r in same if Version(r.version) == Version(version.base_version)), best)
+            best = min(same, key=lambda r: (Version(r.version) > base, Version(r.version)))
+            exact = next((r for r in same if Version(r.version) == base), best)
             return self.release(VLLM, exact.version)
         except ArmoryError as error:
             console.warn(f"calls are not compared: {error.args[0]}")
             return None
+
+    def _required(self, omni: Tree, vllm: Tree) -> Tree | None:
+        wanted = packages.requirement(omni)
+        if wanted is None:
+            return None
+        if _version(vllm.version) is not None and wanted.contains(vllm.version, prereleases=True):
+            return vllm
+        known = releases.listing(VLLM, self.places).releases
+        allowed = [r.version for r in known if wanted.contains(r.version)]
+        return self.release(VLLM, allowed[-1]) if allowed else None
 
     def judge(self, omni: Tree, vllm: Tree, calls: bool = True) -> Report:
         """The verdict on a pair, from the store where it was judged before."""
@@ -138,11 +173,12 @@ class Checker:
             return self._with_suggestions(msgspec.msgpack.decode(kept, type=Report))
         with no_collection():
             report = judge(omni, vllm, baseline, self._history(vllm, baseline))
+        report.package = self.package.distribution
         self.store.put_many(kind, {key: msgspec.msgpack.encode(report)})
         return self._with_suggestions(report)
 
     def _with_suggestions(self, report: Report) -> Report:
-        report.suggest = suggest(known(self.store), report.omni, report.vllm)
+        report.suggest = suggest(known(self.store, self.package.distribution), report.omni, report.vllm)
         return report
 
     def _history(self, vllm: Tree, baseline: Tree | None) -> History | None:
@@ -219,11 +255,11 @@ def wheel_of(asked: Asked, places: Places) -> Path:
 
 def verdict_error(report: Report) -> OmniBreaks:
     """The exit of a pair that breaks."""
-    count = sum(n for tier, n in report.counts.items() if tier != "platform")
-    first = next(entry for entry in report.breaks if entry.tier != "platform")
-    what = f"{first.module}.{first.name}" if first.name else first.module
+    decisive = [entry for entry in report.breaks if entry.tier != "platform"]
+    first = decisive[0]
     near = report.suggest.get("nearest", {})
-    words = [f"--omni {near['omni']}"] if near.get("omni") else []
+    option = "--omni {}" if report.package == "vllm-omni" else f"--package {report.package}=={{}}"
+    words = [option.format(near["omni"])] if near.get("omni") else []
     words += [f"--tag v{near['vllm']}"] if near.get("vllm") else []
     advice = (
         f"no break was found with {' or '.join(words)}"
@@ -231,10 +267,32 @@ def verdict_error(report: Report) -> OmniBreaks:
         else "--matrix shows the pairs without a break"
     )
     return OmniBreaks(
-        f"vllm-omni {report.omni} would not import with vLLM {report.vllm}: {count} names are missing, "
-        f"the first is {what}",
+        f"{report.package} {report.omni} would not import with vLLM {report.vllm}: {counted(decisive)}, "
+        f"the first is {asked_for(first)}",
         advice,
     )
+
+
+def unread_error(report: Report) -> CouldNotCheck:
+    """The exit of a pair of which not all was read."""
+    path, problem = next(iter(report.unread.items()))
+    return CouldNotCheck(
+        f"no import break was found, but {len(report.unread)} files that the import needs could not be read; "
+        f"the first is {path}: {problem}",
+        "read the file under the Python it is written for, or give another archive",
+    )
+
+
+def asked_for(entry: Break) -> str:
+    """What a break is about, dotted."""
+    return f"{entry.module}.{entry.name}" if entry.name else entry.module
+
+
+def counted(entries: list[Break]) -> str:
+    """``3 names are missing in 7 places``."""
+    names = len({(entry.module, entry.name) for entry in entries})
+    what = "1 name is missing" if names == 1 else f"{names} names are missing"
+    return what if names == len(entries) else f"{what} in {len(entries)} places"
 
 
 def _is_path(text: str) -> bool:
@@ -247,26 +305,32 @@ def _distance(one: str, other: str) -> tuple[int, int]:
     return minor, 0 if a >= b else 1
 
 
+def _is_version(text: str) -> bool:
+    return _version(text) is not None
+
+
+WORDS = {CLEAN: "no import break found", BREAKS: "breaks", UNDECIDED: "unknown"}
+
+
 def show(report: Report, limit: int = 30) -> None:
     """The verdict for people."""
-    words = "no import break found" if report.verdict == CLEAN else "breaks"
-    console.say(f"vllm-omni {report.omni} on vLLM {report.vllm}: {words}", "bold")
-    rows = [
-        [e.tier, e.module, e.name or "(module)", f"{e.file}:{e.line}", e.moved_to or "-"]
-        for e in report.breaks[:limit]
-    ]
-    if rows:
-        console.table("Missing at import", ["tier", "vLLM module", "name", "asked in", "where it went"], rows)
-        first = report.breaks[0]
-        console.say(
-            f"the first is reached by {' > '.join(name.removeprefix('vllm_omni.') for name in first.chain)}"
-        )
+    console.say(f"{report.package} {report.omni} on vLLM {report.vllm}: {WORDS[report.verdict]}", "bold")
+    for path, problem in list(report.unread.items())[:limit]:
+        console.say(f"not read: {path}: {problem}")
+    for entry in report.breaks[:limit]:
+        went = f"; {_went(entry.moved_to)}" if entry.moved_to else ""
+        console.say(f"{entry.tier:>8}  {asked_for(entry)}  ({entry.kind})")
+        console.say(f"          {entry.file}:{entry.line}{went}")
+    if report.breaks:
+        names = [name.removeprefix(f"{report.breaks[0].chain[0]}.") for name in report.breaks[0].chain]
+        console.say(f"the first is reached by {' > '.join(names)}")
     if len(report.breaks) > limit:
         console.say(f"... and {len(report.breaks) - limit} more (--json has all)")
-    guarded = [
-        e for e in report.warnings if e.kind in ("missing-module", "missing-name", "missing-attribute")
-    ]
-    if guarded:
-        console.say(
-            f"{len(guarded)} more names are missing where nothing fails at import (--json lists them)"
-        )
+    if report.guarded:
+        console.say(f"behind a guard or in a function: {counted(report.guarded)} (--json lists them)")
+        for entry in report.guarded[:5]:
+            console.say(f"          {asked_for(entry)}  {entry.file}:{entry.line}  ({entry.guard})")
+
+
+def _went(moved_to: str) -> str:
+    return moved_to if moved_to.startswith(("last in", "was in")) else f"now in {moved_to}"

@@ -1,7 +1,8 @@
-"""`./inv verify-omni`, from its words to what it prints."""
+"""`invoke verify` and `invoke verify-omni`, from their words to what they print."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,20 @@ from typing import Any
 
 import msgspec
 
+from build_recipes.facts.device import device
 from build_recipes.kit import console
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import ArmoryError, OmniBreaks
+from build_recipes.kit.errors import ArmoryError, OmniBreaks, UsageError
 from build_recipes.kit.paths import Places
-from build_recipes.verify.check import Asked, Checker, show, verdict_error, wheel_of
-from build_recipes.verify.judge.reach import PLATFORM, entry_points, tier_by_path
+from build_recipes.verify import packages
+from build_recipes.verify.check import Asked, Checker, show, unread_error, verdict_error, wheel_of
+from build_recipes.verify.judge.reach import PLATFORM, tier_by_path
 from build_recipes.verify.judge.verdict import BREAKS, CLEAN, UNDECIDED, Report
+from build_recipes.verify.packages import entry_points, platforms
 from build_recipes.verify.read.tree import Tree
-from build_recipes.verify.run import environment, imports
+from build_recipes.verify.run import environment, imports, requirements
 from build_recipes.verify.run.imports import BY_VLLM, Imports, Job
+from build_recipes.verify.run.requirements import UNSATISFIABLE, Requirements
 
 
 @dataclass(frozen=True)
@@ -27,41 +32,59 @@ class Options:
 
     tag: str = ""
     omni: str = ""
+    """The package: a version, ``latest``, a file or a folder."""
     vllm: str = ""
     run: bool = False
     stub: bool = False
     env: str = ""
     limit: float = 1800.0
     json: bool = False
+    package: str = ""
+    """``NAME`` or ``NAME==VERSION``; vllm-omni where it is empty."""
+    html: str = ""
+    device: str = "thor"
+    """The device that requirements are resolved for."""
+    resolve: bool = False
+    """Ask the index for requirements; uv's cache alone is asked otherwise."""
 
 
 def verify(options: Options) -> None:
     """Judge one pair and print the verdict.
 
-    :raises OmniBreaks: a name that an entry point or a model needs at import is missing.
+    :raises OmniBreaks: a name that an entry point or a model needs at import is missing, or the requirements
+        cannot be installed together on the device.
     :raises CouldNotCheck: the question could not be answered.
     """
-    asked = Asked(tag=options.tag, omni=options.omni, vllm=options.vllm)
     found: Imports | None = None
+    late: ArmoryError | None = None
+    asked = Asked(tag=options.tag, omni=options.omni, vllm=options.vllm)
     try:
-        checker = Checker(Places.from_environment())
+        package, asked = _asked(options)
+        checker = Checker(Places.from_environment(), package)
         right = checker.vllm(asked)
         left = checker.omni(asked, right)
         report = checker.judge(left, right)
         if options.run or options.stub:
-            found = _import(checker, asked, options, left, right)
+            try:
+                found = _import(checker, asked, options, left, right)
+            except ArmoryError as error:
+                late = error  # the static answer stands, and is told
+        needs = _requirements(options, left, right)
     except ArmoryError as error:
         if options.json:
             console.emit_json(_undecided(asked, error))
         raise
-    real = _real(found) if found else []
+    real = _real(found, platforms(left)) if found else []
     verdict = BREAKS if real else report.verdict
     if found is not None and found.tier == "run" and not real:
         verdict = CLEAN  # the last word
+    document = _document(report, verdict, found, needs, late)
+    if options.html:
+        from build_recipes.verify.show.page import pair_page
+
+        write_atomic(Path(options.html), pair_page(document))
+        console.say(f"wrote {options.html}")
     if options.json:
-        document = {**report.as_json(), "verdict": verdict}
-        if found is not None:
-            document["imports"] = {**msgspec.to_builtins(found), "differs": differs(report, found)}
         console.emit_json(document)
     else:
         show(report)
@@ -69,19 +92,87 @@ def verify(options: Options) -> None:
             imports.show(found)
             for line in differs(report, found):
                 console.say(f"differs: {line}")
+        _show_requirements(needs)
     if real:
         raise OmniBreaks(
-            f"vllm-omni {report.omni} does not import with vLLM {report.vllm}: {real[0].module}: {real[0].message}",
+            f"{report.package} {report.omni} does not import with vLLM {report.vllm}: "
+            f"{real[0].module}: {real[0].message}",
             "--matrix shows the pairs without a break",
         )
     if verdict == BREAKS:
         raise verdict_error(report)
+    if late is not None:
+        raise late
+    if verdict == UNDECIDED:
+        raise unread_error(report)
+    if needs is not None and needs.status == UNSATISFIABLE:
+        raise OmniBreaks(
+            f"{report.package} {report.omni} and vLLM {report.vllm} cannot be installed together on "
+            f"{options.device} ({needs.platform}, Python {needs.python}): {needs.why}",
+            "--matrix shows the pairs without a break; another --device, or another version",
+        )
 
 
-def matrix(*, html: str, json: bool, record: bool = False) -> None:
+def _asked(options: Options) -> tuple[packages.Package, Asked]:
+    """The package and the pair that the command line names.
+
+    :raises UsageError: two words of it contradict each other.
+    """
+    if options.tag and options.vllm:
+        raise UsageError(
+            f"--tag {options.tag} and --vllm {options.vllm} both name the vLLM", "give one of the two"
+        )
+    if options.run and options.stub:
+        raise UsageError("--run and --stub are two ways of importing", "give one of the two")
+    name, version = packages.asked(options.package) if options.package else packages.Asked("vllm-omni", "")
+    if version and options.omni:
+        raise UsageError(
+            f"--package {options.package} and --omni {options.omni} both name a version",
+            "give one of the two",
+        )
+    return packages.named(name), Asked(options.tag, version or options.omni, options.vllm)
+
+
+def _requirements(options: Options, left: Tree, right: Tree) -> Requirements | None:
+    """Resolve the requirements of the pair for a device; None where the package has none."""
+    if not requirements.lines(left):
+        return None
+    target = device(options.device)
+    python = "{}.{}".format(*sys.version_info[:2])
+    return requirements.resolve(left, right, target, python, offline=not options.resolve)
+
+
+def _show_requirements(needs: Requirements | None) -> None:
+    if needs is None:
+        return
+    where = f"on {needs.platform}, Python {needs.python}"
+    if needs.status == requirements.RESOLVED:
+        console.say(f"requirements: {needs.count} distributions go together {where}")
+    elif needs.status == UNSATISFIABLE:
+        console.say(f"requirements: cannot be installed {where}: {needs.why}")
+    else:
+        console.say("requirements: not in uv's cache; --resolve asks the index")
+
+
+def _document(
+    report: Report, verdict: str, found: Imports | None, needs: Requirements | None, late: ArmoryError | None
+) -> dict[str, Any]:
+    """The JSON document of a pair; see `show.documents`."""
+    document = {**report.as_json(), "verdict": verdict}
+    if found is not None:
+        document["imports"] = {**msgspec.to_builtins(found), "differs": differs(report, found)}
+    if needs is not None:
+        document["requirements"] = msgspec.to_builtins(needs)
+    if late is not None:
+        document["error"] = str(late.args[0])
+    return document
+
+
+def matrix(*, html: str, json: bool, record: bool = False, package: str = "") -> None:
     """Judge all pairs and print the heat map, or one JSON document; write the page where one is named.
 
     :param record: also write the numbers that come with the project.
+    :param package: the distribution; vllm-omni where it is empty.
     :raises CouldNotCheck: the releases are not known.
     """
     from build_recipes.verify.judge import suggest
@@ -91,7 +182,10 @@ def matrix(*, html: str, json: bool, record: bool = False) -> None:
     from build_recipes.verify.show.page import page
 
     places = Places.from_environment()
-    found = compute(places)
+    name, version = packages.asked(package) if package else packages.Asked("vllm-omni", "")
+    if version:
+        raise UsageError(f"--matrix judges all releases of {name}", f"--matrix --package {name}")
+    found = compute(places, package=packages.named(name))
     if html:
         write_atomic(Path(html), page(found))
         console.say(f"wrote {html}")
@@ -107,27 +201,41 @@ def _import(checker: Checker, asked: Asked, options: Options, omni: Tree, vllm: 
     """Run the import tier."""
     order = imports.modules_in_order(omni, entry_points(omni))
     checker.places.build.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-omni-", dir=checker.places.build) as work:
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=checker.places.build) as work:
         folder = Path(work)
         if options.stub:
             python = Path(options.env) / "bin" / "python" if options.env else None
             paths = [environment.unpack(vllm, folder / "vllm"), environment.unpack(omni, folder / "omni")]
             chosen = python or environment.for_stubs(vllm, omni, checker.places)
             products = sorted(name for name in vllm.products if ".third_party" not in name)
-            job = Job("stub", chosen, paths, order, products, vllm.version, folder, options.limit)
+            job = Job(
+                "stub", chosen, paths, order, products, vllm.version, omni.package, folder, options.limit
+            )
             return imports.import_all(job)
         if options.env:
-            job = Job("run", Path(options.env) / "bin" / "python", [], order, [], "", folder, options.limit)
+            job = Job(
+                "run",
+                Path(options.env) / "bin" / "python",
+                [],
+                order,
+                [],
+                "",
+                omni.package,
+                folder,
+                options.limit,
+            )
             return imports.import_all(job)
         with environment.fresh(
             wheel_of(asked, checker.places), checker.requirement(asked, omni), checker.places
         ) as python:
-            return imports.import_all(Job("run", python, [], order, [], "", folder, options.limit))
+            return imports.import_all(
+                Job("run", python, [], order, [], "", omni.package, folder, options.limit)
+            )
 
 
-def _real(found: Imports) -> list[imports.Failure]:
+def _real(found: Imports, own: frozenset[str]) -> list[imports.Failure]:
     """Failures that are vLLM's, of files that are no other platform's."""
-    return [f for f in found.failures if f.fault == BY_VLLM and tier_by_path(f.file) != PLATFORM]
+    return [f for f in found.failures if f.fault == BY_VLLM and tier_by_path(f.file, own) != PLATFORM]
 
 
 def differs(report: Report, found: Imports) -> list[str]:
@@ -153,13 +261,5 @@ def differs(report: Report, found: Imports) -> list[str]:
 
 
 def _undecided(asked: Asked, error: ArmoryError) -> dict[str, Any]:
-    return {
-        "omni": asked.omni,
-        "vllm": asked.vllm or asked.tag,
-        "verdict": UNDECIDED,
-        "breaks": [],
-        "calls": [],
-        "warnings": [],
-        "suggest": {},
-        "error": error.args[0],
-    }
+    empty = Report(asked.omni, asked.vllm or asked.tag, UNDECIDED, [], [], [])
+    return {**empty.as_json(), "error": error.args[0]}

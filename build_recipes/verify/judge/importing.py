@@ -28,6 +28,7 @@ from build_recipes.verify.judge.answers import (
     Place,
     Raised,
 )
+from build_recipes.verify.packages import platforms
 from build_recipes.verify.read.expressions import RESULT
 from build_recipes.verify.read.flow import MAKING
 from build_recipes.verify.read.model import (
@@ -145,6 +146,7 @@ class Player:
     def __init__(self, own: Resolver, summaries: Mapping[str, Summary], vllm: Names) -> None:
         self.own, self.vllm, self.summaries = own, vllm, summaries
         self.package = own.tree.package
+        self.platforms = platforms(own.tree) if self.package != VLLM else frozenset()
         self.result = Played()
         self.events: list[Event] = self.result.events
         self.stack: list[tuple[str, str]] = []
@@ -403,6 +405,8 @@ class Player:
 
     def branching(self, node: If, here: str, guard: str | None) -> Raised | None:
         test = self.decided(node.ask, here) if node.ask else node.test
+        if self.platforms and test in (TRUE_HERE, FALSE_HERE):
+            test = self.elsewhere(node.text, test)
         if node.ask and test in (TRUE, FALSE):
             outer, self.because = self.because, node.text
             raised = self.block(node.body if test == TRUE else node.orelse, here, guard)
@@ -417,6 +421,13 @@ class Player:
         self.block(node.body, here, guard or f"if {node.text}")
         self.block(node.orelse, here, guard or f"unless {node.text}")
         return None
+
+    def elsewhere(self, text: str, test: int) -> int:
+        """What a question for the platform is on the one that the package is for."""
+        words = set(re.split(r"[\W_]+", text))
+        if words & self.platforms or "cuda" in words:
+            return FALSE_HERE if test == TRUE_HERE else TRUE_HERE
+        return test
 
     def aside(self, nodes: list[Node], here: str, guard: str) -> None:
         """Look at statements that do not run here."""

@@ -21,15 +21,16 @@ from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places
 from build_recipes.verify.judge.answers import NO_ATTRIBUTE
 from build_recipes.verify.judge.moved import Mover
-from build_recipes.verify.judge.reach import entry_points, reach
+from build_recipes.verify.judge.reach import reach
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import remember
 from build_recipes.verify.judge.table import Question, Release, Table, answer
 from build_recipes.verify.judge.verdict import Cell, cell
+from build_recipes.verify.packages import Package, entry_points, named
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.releases import Release as Published
 from build_recipes.verify.read.store import JUDGING, Store, code_digest
-from build_recipes.verify.read.tree import OMNI, VLLM, open_tree
+from build_recipes.verify.read.tree import VLLM, open_tree
 
 WORKERS = 2
 T = TypeVar("T")
@@ -41,6 +42,7 @@ Tick = Callable[[], None]
 class Matrix:
     """The outcome: cells by ``(omni, vllm)``."""
 
+    package: str
     omni: list[str]
     vllm: list[str]
     cells: dict[tuple[str, str], Cell]
@@ -63,13 +65,20 @@ def kept_table(store: Store, vllm: Published) -> Table | None:
     return msgspec.msgpack.decode(kept, type=Answered)[0] if kept is not None else None
 
 
-def compute(places: Places, workers: int = WORKERS, max_age: float = releases.FRESH) -> Matrix:
+def compute(
+    places: Places,
+    workers: int = WORKERS,
+    max_age: float = releases.FRESH,
+    package: Package | None = None,
+) -> Matrix:
     """Judge all pairs; what was judged before is read from the store.
 
     :raises CouldNotCheck: the releases are not known.
     """
     started = time.monotonic()
-    omni = releases.listing(OMNI, places, max_age=max_age).releases
+    package = package or named("vllm-omni")
+    project = package.distribution
+    omni = releases.listing(project, places, max_age=max_age).releases
     vllm = releases.listing(VLLM, places, max_age=max_age).releases
     store = Store(places.cache / "compat" / "parsed.sqlite")
     cells = _kept(store, omni, vllm)
@@ -77,20 +86,24 @@ def compute(places: Places, workers: int = WORKERS, max_age: float = releases.FR
     columns = [v for v in vllm if any((o.version, v.version) not in cells for o in omni)]
     unread: dict[str, str] = {}
     if rows:
-        _fetch(rows, columns, places, unread)
-        rows = [r for r in rows if f"vllm-omni {r.version}" not in unread]
+        _fetch(rows, columns, places, unread, project)
+        rows = [r for r in rows if f"{project} {r.version}" not in unread]
         columns = [c for c in columns if f"vllm {c.version}" not in unread]
         work = _Work(places, workers)
         total = len(rows) * 2 + len(columns)
         with _progress("judging pairs", total) as tick:
             asked: set[Question] = set()
-            for found in work.map(_ask, [(r,) for r in rows], tick):
+            for found in work.map(_ask, [(r, package) for r in rows], tick):
                 asked.update(found)
             wanted = sorted(asked)
             tables = work.map(_answer, [(c, wanted) for c in columns], tick)
             answers = {c.version: table for c, table in zip(columns, tables, strict=True)}
             todo = [
-                (r, [(c, answers[c.version]) for c in columns if (r.version, c.version) not in cells])
+                (
+                    r,
+                    package,
+                    [(c, answers[c.version]) for c in columns if (r.version, c.version) not in cells],
+                )
                 for r in rows
             ]
             for row, judged in zip(rows, work.map(_judge, todo, tick), strict=True):
@@ -98,9 +111,14 @@ def compute(places: Places, workers: int = WORKERS, max_age: float = releases.FR
                     cells[row.version, version] = msgspec.msgpack.decode(entry, type=Cell)
         _keep(store, rows, columns, cells)
     _last_seen([v.version for v in vllm], cells)
-    remember(store, cells)
+    remember(store, cells, project)
     return Matrix(
-        [o.version for o in omni], [v.version for v in vllm], cells, time.monotonic() - started, unread
+        project,
+        [o.version for o in omni],
+        [v.version for v in vllm],
+        cells,
+        time.monotonic() - started,
+        unread,
     )
 
 
@@ -145,7 +163,7 @@ def _store(places: Places) -> Store:
     return Store(places.cache / "compat" / "parsed.sqlite")
 
 
-def _ask(places: Places, published: Published) -> list[Question]:
+def _ask(places: Places, published: Published, package: Package) -> list[Question]:
     """What one vllm-omni release asks of vLLM."""
     from build_recipes.verify.judge.table import questions
 
@@ -154,7 +172,9 @@ def _ask(places: Places, published: Published) -> list[Question]:
     kept = store.get(kind, bytes.fromhex(published.sha256))
     if kept is not None:
         return msgspec.msgpack.decode(kept, type=list[Question])
-    tree = open_tree(releases.fetch(published, OMNI, places), OMNI, store, published.sha256)
+    tree = open_tree(
+        releases.fetch(published, package.distribution, places), package.module, store, published.sha256
+    )
     found = sorted(questions(tree.summaries(), Resolver(tree)))
     store.put_many(kind, {bytes.fromhex(published.sha256): msgspec.msgpack.encode(found)})
     return found
@@ -185,9 +205,16 @@ def _answer(places: Places, published: Published, wanted: list[Question]) -> byt
     return msgspec.msgpack.encode((table, moved))
 
 
-def _judge(places: Places, published: Published, columns: list[tuple[Published, bytes]]) -> dict[str, bytes]:
+def _judge(
+    places: Places, published: Published, package: Package, columns: list[tuple[Published, bytes]]
+) -> dict[str, bytes]:
     """One row: a vllm-omni release on every vLLM that is not judged yet."""
-    tree = open_tree(releases.fetch(published, OMNI, places), OMNI, _store(places), published.sha256)
+    tree = open_tree(
+        releases.fetch(published, package.distribution, places),
+        package.module,
+        _store(places),
+        published.sha256,
+    )
     release = Release(tree.summaries(), Resolver(tree), entry_points(tree))
     tiers = reach(tree, release.summaries, release.clean.edges)
     found = {}
@@ -239,14 +266,16 @@ def _last_seen(vllm: list[str], cells: dict[tuple[str, str], Cell]) -> None:
                 item.moved_to = f"last in {had[-1]}" if had else None
 
 
-def _fetch(rows: list[Published], columns: list[Published], places: Places, unread: dict[str, str]) -> None:
-    todo = [(OMNI, "vllm-omni", r) for r in rows] + [(VLLM, "vllm", c) for c in columns]
-    missing = [t for t in todo if not (places.downloads / t[2].sha256 / t[2].filename).exists()]
-    for package, project, published in missing:
+def _fetch(
+    rows: list[Published], columns: list[Published], places: Places, unread: dict[str, str], project: str
+) -> None:
+    todo = [(project, r) for r in rows] + [(VLLM, c) for c in columns]
+    missing = [t for t in todo if not (places.downloads / t[1].sha256 / t[1].filename).exists()]
+    for name, published in missing:
         try:
-            releases.fetch(published, package, places)
+            releases.fetch(published, name, places)
         except CouldNotCheck as error:
-            unread[f"{project} {published.version}"] = str(error.args[0])
+            unread[f"{name} {published.version}"] = str(error.args[0])
     if missing and len(unread) == len(todo):
         raise CouldNotCheck("no release could be fetched", "check the network, then run the same command")
 

@@ -1,4 +1,4 @@
-"""How a vllm-omni module is reached: from an entry point, as one model, or on another platform only."""
+"""How a module of the package is reached: from an entry point, as one model, or on another platform only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from build_recipes.verify.judge.importing import Edge
+from build_recipes.verify.packages import entry_points, platforms
 from build_recipes.verify.read.model import Summary
 from build_recipes.verify.read.syntax import OTHER_PLATFORMS
-from build_recipes.verify.read.tree import OMNI, Tree
+from build_recipes.verify.read.tree import Tree
 
 ENTRY, MODEL, PLATFORM = "entry", "model", "platform"
 
-_POINT = re.compile(rf"=\s*({OMNI}(?:\.\w+)*)\s*(?::|$)", re.M)
 _MODEL = re.compile(r"/models/[^/]+/|/benchmarks/|/experimental/|/model_extras/")
 _ELSEWHERE = OTHER_PLATFORMS - {"cpu", "mps", "hip"}
 
@@ -28,14 +28,6 @@ class Reached:
     """Modules from the entry point to this one."""
 
 
-def entry_points(tree: Tree) -> list[str]:
-    """The package itself, and the modules its metadata names as commands and plugins."""
-    named = _POINT.findall(tree.index.extras.get("entry_points.txt", ""))
-    return list(
-        dict.fromkeys([OMNI, *named, f"{OMNI}.entrypoints.cli.main", f"{OMNI}.entrypoints.openai.api_server"])
-    )
-
-
 def reach(tree: Tree, summaries: dict[str, Summary], edges: Iterable[Edge]) -> dict[str, Reached]:
     """Tier and import chain of every module.
 
@@ -43,13 +35,14 @@ def reach(tree: Tree, summaries: dict[str, Summary], edges: Iterable[Edge]) -> d
     import in a function, or a name in a string (workers, schedulers), as long as that is no model's and no
     other platform's file. A file that nothing names is taken as a model's: only its own user meets it.
     """
-    walk = _Walk(tree)
+    own = platforms(tree)
+    walk = _Walk(tree, own)
     for edge in edges:
         (walk.hard if edge.guard is None else walk.soft).setdefault(edge.source, set()).add(edge.target)
     for module, summary in summaries.items():
         for mention in summary.flow.mentions:
             walk.soft.setdefault(module, set()).add(mention)
-    walk.soft.setdefault(OMNI, set()).update(tree.index.mentions)
+    walk.soft.setdefault(tree.package, set()).update(tree.index.mentions)
     for start in entry_points(tree):
         walk.visit(start, None)
     walk.run(lazily=False)
@@ -58,9 +51,9 @@ def reach(tree: Tree, summaries: dict[str, Summary], edges: Iterable[Edge]) -> d
     found = {}
     for module in summaries:
         path = tree.modules[module]
-        if module in at_import:
+        if module in at_import or not own.isdisjoint(_words(path)):
             tier = ENTRY
-        elif is_platform(path):
+        elif is_platform(path, own):
             tier = PLATFORM
         else:
             tier = ENTRY if module in walk.parents and not _MODEL.search(path) else MODEL
@@ -68,21 +61,29 @@ def reach(tree: Tree, summaries: dict[str, Summary], edges: Iterable[Edge]) -> d
     return found
 
 
-def tier_by_path(path: str) -> str:
-    """What a file's place alone says of its tier."""
-    return PLATFORM if is_platform(path) else MODEL if _MODEL.search(path) else ENTRY
+def tier_by_path(path: str, own: frozenset[str] = frozenset()) -> str:
+    """What a file's place alone says of its tier.
+
+    :param own: words for the platform that the package is for.
+    """
+    return PLATFORM if is_platform(path, own) else MODEL if _MODEL.search(path) else ENTRY
 
 
-def is_platform(path: str) -> bool:
+def is_platform(path: str, own: frozenset[str] = frozenset()) -> bool:
     """Whether a file is another platform's by its name."""
-    return not _ELSEWHERE.isdisjoint(re.split(r"[/_.]", path))
+    return not (_ELSEWHERE - own).isdisjoint(_words(path))
+
+
+def _words(path: str) -> list[str]:
+    """The words in a file's place within its package."""
+    return re.split(r"[/_.]", path.partition("/")[2])
 
 
 class _Walk:
     """A breadth-first walk along the imports."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.modules = tree.modules
+    def __init__(self, tree: Tree, own: frozenset[str]) -> None:
+        self.modules, self.own = tree.modules, own
         self.hard: dict[str, set[str]] = {}
         self.soft: dict[str, set[str]] = {}
         self.parents: dict[str, str | None] = {}
@@ -108,7 +109,7 @@ class _Walk:
                 self.visit(target, here)
             for target in sorted(self.soft.get(here, ())) if lazily else ():
                 path = self.modules.get(target) or self.modules.get(target.rpartition(".")[0]) or ""
-                if not is_platform(path) and not _MODEL.search(path):
+                if not is_platform(path, self.own) and not _MODEL.search(path):
                     self.visit(target, here)
 
     def chain(self, module: str) -> tuple[str, ...]:

@@ -28,10 +28,14 @@ class Counts(Model, frozen=True):
         return self.counts.get(omni, {}).get(vllm)
 
 
-def known(store: Store) -> Counts:
+def known(store: Store, distribution: str = "vllm-omni") -> Counts:
     """All numbers that are known without judging a pair now."""
-    shipped = load_toml(SHIPPED, Counts) if SHIPPED.exists() else Counts(made="", counts={})
-    kept = store.get("counts", b"")
+    shipped = (
+        load_toml(SHIPPED, Counts)
+        if distribution == "vllm-omni" and SHIPPED.exists()
+        else Counts(made="", counts={})
+    )
+    kept = store.get("counts", distribution.encode())
     if kept is None:
         return shipped
     own = msgspec.msgpack.decode(kept, type=Counts)
@@ -42,13 +46,13 @@ def known(store: Store) -> Counts:
     return Counts(made=own.made, counts=merged)
 
 
-def remember(store: Store, cells: dict[tuple[str, str], Cell]) -> Counts:
+def remember(store: Store, cells: dict[tuple[str, str], Cell], distribution: str = "vllm-omni") -> Counts:
     """Keep the numbers of a matrix."""
     counts: dict[str, dict[str, int]] = {}
     for (omni, vllm), entry in cells.items():
         counts.setdefault(omni, {})[vllm] = entry.decisive
     found = Counts(made=time.strftime("%F", time.gmtime()), counts=counts)
-    store.put_many("counts", {b"": msgspec.msgpack.encode(found)})
+    store.put_many("counts", {distribution.encode(): msgspec.msgpack.encode(found)})
     return found
 
 

@@ -10,12 +10,13 @@ from build_recipes.verify.judge.answers import BREAKING, MISSING
 from build_recipes.verify.judge.calls import ERROR, Caller, Finding, Key, news
 from build_recipes.verify.judge.importing import Event, Player
 from build_recipes.verify.judge.moved import History, Moved, Mover
-from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, entry_points, reach
+from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, reach
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.room import with_room
 from build_recipes.verify.judge.table import Release, Table
+from build_recipes.verify.packages import entry_points
 from build_recipes.verify.read.model import Summary
-from build_recipes.verify.read.tree import OMNI, Tree
+from build_recipes.verify.read.tree import Tree
 
 CLEAN, BREAKS, UNDECIDED = "no-break-found", "breaks", "unknown"
 
@@ -66,23 +67,23 @@ class Report(msgspec.Struct):
     calls: list[CallBreak]
     warnings: list[Break]
     suggest: dict[str, Any] = {}
+    package: str = "vllm-omni"
+    """The distribution that is judged; ``omni`` is its version."""
     baseline: str = ""
     """The vLLM that the calls were compared with; empty where they were not looked at."""
     unread: dict[str, str] = {}
     """Files that an import needs and that could not be read, with the reason."""
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Number of breaks by tier."""
-        found: dict[str, int] = {}
-        for entry in self.breaks:
-            found[entry.tier] = found.get(entry.tier, 0) + 1
-        return found
+    def guarded(self) -> list[Break]:
+        """What is missing where nothing fails at import: behind a guard, or in a function."""
+        return [entry for entry in self.warnings if entry.kind in MISSING and entry.tier != PLATFORM]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         baseline = plain.pop("baseline")
+        plain = {"package": plain.pop("package"), **plain}
         for entry in plain["calls"]:
             entry["baseline"] = baseline
         return plain
@@ -122,7 +123,7 @@ def _breaks(event: Event) -> bool:
 
 
 def _entry(event: Event, reached: Reached, where: Moved) -> Break:
-    own = event.module.partition(".")[0] == OMNI
+    own = event.module.partition(".")[0] == event.where.partition(".")[0]
     return Break(
         module=event.module,
         name=event.name,

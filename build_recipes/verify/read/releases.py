@@ -1,4 +1,4 @@
-"""Which releases of vLLM and vllm-omni there are, and their files in the cache.
+"""Which releases of a project there are, and their files in the cache.
 
 What an index said is kept: a release that was once listed is checked without a network from then on (its
 file is in the cache under its hash, or is fetched by that hash).
@@ -17,11 +17,9 @@ from build_recipes.kit.data import Model, load_json, write_atomic
 from build_recipes.kit.errors import ArmoryError, BadData, CouldNotCheck, UnknownTag
 from build_recipes.kit.paths import Places
 
-PROJECTS = {"vllm": "vllm", "vllm_omni": "vllm-omni"}
-"""Distribution by package."""
 FRESH = 12 * 3600.0
 """Seconds for which a listing is not read again when all releases are asked for."""
-SINCE = {"vllm": "0.8.5", "vllm_omni": "0"}
+SINCE = {"vllm": "0.8.5"}
 """The oldest release that is listed. vllm-omni began on vLLM 0.11; some releases before it are kept, so that
 the matrix shows where a pair stops to work on that side too."""
 
@@ -52,14 +50,14 @@ class Listing(Model, frozen=True):
         return next((r for r in self.releases if Version(r.version) == wanted), None)
 
 
-def listing(package: str, places: Places, *, max_age: float = float("inf")) -> Listing:
-    """The releases of ``vllm`` or ``vllm_omni``.
+def listing(project: str, places: Places, *, max_age: float = float("inf")) -> Listing:
+    """The releases of a project.
 
     :param max_age: seconds after which what is kept is asked for again; where the index does not answer,
         what is kept is used, with a warning.
     :raises CouldNotCheck: nothing is kept and the index does not answer.
     """
-    path = places.cache / "compat" / f"releases-{PROJECTS[package]}.json"
+    path = places.cache / "compat" / f"releases-{project}.json"
     kept: Listing | None = None
     if path.exists():
         try:
@@ -69,11 +67,11 @@ def listing(package: str, places: Places, *, max_age: float = float("inf")) -> L
     if kept is not None and time.time() - kept.read < max_age:
         return kept
     try:
-        found = Listing(project=PROJECTS[package], read=time.time(), releases=_ask(package))
+        found = Listing(project=project, read=time.time(), releases=_ask(project))
     except ArmoryError as error:
         if kept is None:
             raise CouldNotCheck(
-                f"the releases of {PROJECTS[package]} are not known: {error.args[0]}",
+                f"the releases of {project} are not known: {error.args[0]}",
                 "check the network, or give files: --omni FILE --vllm FILE",
             ) from error
         console.warn(
@@ -86,16 +84,16 @@ def listing(package: str, places: Places, *, max_age: float = float("inf")) -> L
     return found
 
 
-def find(package: str, version: str, places: Places) -> Release:
+def find(project: str, version: str, places: Places) -> Release:
     """The release of a version.
 
     :raises UnknownTag: vLLM has no such release; the nearest are named.
-    :raises CouldNotCheck: vllm-omni has no such release, or the index cannot be reached.
+    :raises CouldNotCheck: the project has no such release, or the index cannot be reached.
     """
-    known = listing(package, places)
+    known = listing(project, places)
     found = known.get(version)
     if found is None and time.time() - known.read > 60:
-        known = listing(package, places, max_age=0.0)
+        known = listing(project, places, max_age=0.0)
         found = known.get(version)
     if found is not None:
         return found
@@ -103,18 +101,19 @@ def find(package: str, version: str, places: Places) -> Release:
         tag.removeprefix("v")
         for tag in nearest(f"v{version.removeprefix('v')}", [f"v{r.version}" for r in known.releases])
     ]
-    if package == "vllm":
+    if project == "vllm":
         raise UnknownTag(
             f"vLLM has no release {version} on PyPI (from {SINCE['vllm']} on); the nearest are "
             + ", ".join(f"v{n}" for n in near),
             f"--tag v{near[0]}",
         )
     raise CouldNotCheck(
-        f"vllm-omni has no release {version}; the nearest are {', '.join(near)}", f"--omni {near[0]}"
+        f"{project} has no release {version}; the nearest are {', '.join(near)}",
+        f"--omni {near[0]}" if project == "vllm-omni" else f"--package {project}=={near[0]}",
     )
 
 
-def fetch(release: Release, package: str, places: Places) -> Path:
+def fetch(release: Release, project: str, places: Places) -> Path:
     """The file of a release, from the cache or the index, checked against its hash.
 
     :raises CouldNotCheck: it is not in the cache and cannot be fetched.
@@ -128,7 +127,7 @@ def fetch(release: Release, package: str, places: Places) -> Path:
 
     try:
         pin = FilePin(
-            project=PROJECTS[package],
+            project=project,
             version=release.version,
             filename=release.filename,
             url=release.url,
@@ -141,11 +140,11 @@ def fetch(release: Release, package: str, places: Places) -> Path:
         raise CouldNotCheck(f"{release.filename} cannot be had: {error.args[0]}", error.advice) from error
 
 
-def _ask(package: str) -> list[Release]:
+def _ask(project: str) -> list[Release]:
     from build_recipes.sources.registry import packages
 
     best: dict[Version, tuple[tuple[int, str], Release]] = {}
-    for entry in packages(PROJECTS[package]):
+    for entry in packages(project):
         digest = entry.digests.get("sha256")
         if not entry.version or not digest or entry.is_yanked:
             continue
@@ -153,7 +152,7 @@ def _ask(package: str) -> list[Release]:
             version = Version(entry.version)
         except InvalidVersion:
             continue
-        if version < Version(SINCE[package]) or entry.package_type not in ("sdist", "wheel"):
+        if version < Version(SINCE.get(project, "0")) or entry.package_type not in ("sdist", "wheel"):
             continue
         rank = (_rank(entry.filename), entry.filename)
         release = Release(version=entry.version, filename=entry.filename, url=entry.url, sha256=digest)

@@ -1,4 +1,4 @@
-"""The import tier: really import every module of vllm-omni in an environment, and say whose fault a failure is."""
+"""The import tier: really import every module of a package in an environment, and say whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from build_recipes.kit import console, process
 from build_recipes.kit.errors import CouldNotCheck
-from build_recipes.verify.read.tree import OMNI, VLLM, Tree
+from build_recipes.verify.read.tree import VLLM, Tree
 from build_recipes.verify.run import probe
 
 BY_VLLM, BY_OTHER, BY_OMNI, BY_ENVIRONMENT = "vllm", "other-dependency", "own-bug", "environment"
@@ -53,7 +53,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: str
     message: str
     file: str
-    """The last file of vllm-omni in the traceback, and its line."""
+    """The last file of the package in the traceback, and its line."""
     line: int
     asked: str = ""
     """For a name that is missing: ``module.name``, or the module."""
@@ -79,6 +79,8 @@ class Job:
     modules: list[str]
     products: list[str]
     version: str
+    package: str
+    """The package they belong to."""
     work: Path
     """A folder for the job and its log."""
     limit: float
@@ -100,7 +102,7 @@ def import_all(job: Job) -> Imports:
             "paths": [str(path) for path in job.paths],
             "products": job.products,
             "version": job.version,
-            "package": OMNI,
+            "package": job.package,
             "modules": left,
             "seconds": MODULE_SECONDS,
             "out": str(out),
@@ -137,17 +139,19 @@ def import_all(job: Job) -> Imports:
         with out.open("a") as stream:
             stream.write(json.dumps({"module": module, "error": None}) + "\n")
         left = left[left.index(module) + 1 :]
-    failures = [failure for line in _lines(out) if (failure := judge_failure(line)) is not None]
+    failures = [failure for line in _lines(out) if (failure := judge_failure(line, job.package)) is not None]
     return Imports(job.tier, len(job.modules), round(time.monotonic() - started, 1), failures + crashed)
 
 
-def judge_failure(line: dict[str, object]) -> Failure | None:
+def judge_failure(line: dict[str, object], package: str) -> Failure | None:
     """Say whose fault one line of the probe is; None where the import went well or the line is no result."""
     if not line.get("error"):
         return None
     frames = [(str(name), int(number)) for name, number in line.get("frames") or []]  # type: ignore[attr-defined]
-    own = [(name[name.rindex(f"{OMNI}/") :], number) for name, number in frames if f"/{OMNI}/" in name]
-    fault, asked = _fault(line, frames)
+    own = [
+        (name[name.rindex(f"/{package}/") + 1 :], number) for name, number in frames if f"/{package}/" in name
+    ]
+    fault, asked = _fault(line, frames, package)
     file, number = own[-1] if own else ("", 0)
     return Failure(
         module=str(line["module"]),
@@ -160,23 +164,23 @@ def judge_failure(line: dict[str, object]) -> Failure | None:
     )
 
 
-def _fault(line: dict[str, object], frames: list[tuple[str, int]]) -> tuple[str, str]:
+def _fault(line: dict[str, object], frames: list[tuple[str, int]], package: str) -> tuple[str, str]:
     message, error = str(line["message"]), str(line["error"])
     bases = line.get("bases") or [error]
     missing = _NO_NAME.search(message)
     if missing:
-        return _owner(missing[2]), f"{missing[2]}.{missing[1]}"
+        return _owner(missing[2], package), f"{missing[2]}.{missing[1]}"
     if error == "ModuleNotFoundError" and line.get("name"):
         name = str(line["name"])
-        return _owner(name), name
+        return _owner(name, package), name
     if error in ("TooLong", "OSError", "MemoryError", "NotImplementedError") or _MACHINE.search(message):
         return BY_ENVIRONMENT, ""
     absent = _NO_ATTRIBUTE.search(message)
     if absent:
-        return _owner(absent[1]) if "." in absent[1] or absent[
+        return _owner(absent[1], package) if "." in absent[1] or absent[
             1
         ] == VLLM else BY_VLLM, f"{absent[1]}.{absent[2]}"
-    last = max((i for i, (name, _) in enumerate(frames) if f"/{OMNI}/" in name), default=-1)
+    last = max((i for i, (name, _) in enumerate(frames) if f"/{package}/" in name), default=-1)
     beyond = [name for name, _ in frames[last + 1 :]]
     if any("/vllm/" in name for name in beyond):
         return BY_VLLM, ""
@@ -190,11 +194,11 @@ def _fault(line: dict[str, object], frames: list[tuple[str, int]]) -> tuple[str,
     return (BY_OTHER if beyond else BY_OMNI), ""
 
 
-def _owner(module: str) -> str:
+def _owner(module: str, package: str) -> str:
     top = module.partition(".")[0]
-    if top in _PLATFORMS:
+    if top in _PLATFORMS and top != package:
         return BY_ENVIRONMENT
-    return {VLLM: BY_VLLM, OMNI: BY_OMNI}.get(top, BY_OTHER)
+    return {VLLM: BY_VLLM, package: BY_OMNI}.get(top, BY_OTHER)
 
 
 def _environment() -> dict[str, str]:
@@ -222,7 +226,7 @@ def _progress(path: Path) -> tuple[list[str], list[str]]:
 def modules_in_order(omni: Tree, first: list[str]) -> list[str]:
     """The package, its entry points, then every submodule; ``__main__`` is no import."""
     every = [name for name, path in sorted(omni.modules.items()) if path]
-    ordered = dict.fromkeys([OMNI, *(name for name in first if name in omni.modules), *every])
+    ordered = dict.fromkeys([omni.package, *(name for name in first if name in omni.modules), *every])
     return [name for name in ordered if not name.endswith(("__main__", ".setup"))]
 
 

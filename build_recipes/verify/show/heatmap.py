@@ -23,6 +23,7 @@ def as_json(matrix: Matrix) -> dict[str, Any]:
                     "platform": len(entry.breaks) - entry.decisive,
                 }
     return {
+        "package": matrix.package,
         "omni": matrix.omni,
         "vllm": matrix.vllm,
         "cells": cells,
@@ -43,7 +44,7 @@ def show(matrix: Matrix) -> None:
     width = 4
     left = max(len(name) for name in matrix.omni) + 1
     shown = matrix.vllm[-max(1, (room - left) // width) :]
-    console.say("Names missing at import, vllm-omni by vLLM; 0: no import break found", "bold")
+    console.say(f"Breaks at import, {matrix.package} by vLLM; 0: no import break found", "bold")
     for part in (0, 1):
         words = [_short(version)[part] for version in shown]
         console.say(" " * left + "".join(word.rjust(width) for word in words))

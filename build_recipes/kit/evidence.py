@@ -95,26 +95,36 @@ def load(path: Path) -> Manifest | None:
     return read_sealed(path, Manifest)
 
 
-def keep(root: Path, path: Path, names: Iterable[str], known: Mapping[int, File] | None = None) -> Manifest:
+def keep(
+    root: Path,
+    path: Path,
+    names: Iterable[str],
+    known: Mapping[int, File] | None = None,
+    anew: tuple[str, ...] = (),
+) -> Manifest:
     """Take the manifest of ``names`` and keep it in ``path``.
 
     A file with the content that the manifest before had for it gets its old time back: a build tool must not take
     what was made again for something new.
+
+    :param anew: beginnings of names whose new times stay.
     """
     before = load(path)
     path.unlink(missing_ok=True)
     now = take(root, names, known)
     if before is not None:
-        now = _settled(root, before, now)
+        now = _settled(root, before, now, anew)
     write_sealed(path, now)
     return now
 
 
-def _settled(root: Path, before: Manifest, now: Manifest) -> Manifest:
+def _settled(root: Path, before: Manifest, now: Manifest, anew: tuple[str, ...]) -> Manifest:
     files = dict(now.files)
     for name, file in now.files.items():
         old = before.files.get(name)
-        if old and old.sha256 == file.sha256 and old.mtime_ns != file.mtime_ns:
+        if name.startswith(anew) or old is None:
+            continue
+        if old.sha256 == file.sha256 and old.mtime_ns != file.mtime_ns:
             os.utime(root / name, ns=(old.mtime_ns, old.mtime_ns))
             files[name] = msgspec.structs.replace(file, mtime_ns=old.mtime_ns, ctime_ns=0)
     return msgspec.structs.replace(now, files=files)

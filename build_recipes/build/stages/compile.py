@@ -144,7 +144,17 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         "sources": dict(fetched.seals),
         "toolchain": [made.torch_version, made.cuda_version],
     }
-    record.once(plan.tree, "configure", seal, work, files=lambda: _configured(plan.tree))
+    record.once(
+        plan.tree,
+        "configure",
+        seal,
+        work,
+        files=lambda: _configured(plan.tree),
+        anew=(
+            f"{folder.name}/",
+            "deps/",
+        ),  # ninja runs CMake again where its output looks older than its input
+    )
     return folder
 
 

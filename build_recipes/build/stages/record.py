@@ -63,11 +63,13 @@ def once(
     *,
     files: Callable[[], Iterable[str]] | None = None,
     twins: Callable[[], Mapping[int, evidence.File]] = dict,
+    anew: tuple[str, ...] = (),
 ) -> Record:
     """Do ``work`` unless the record says that it was done with the same inputs, and its files are as it left them.
 
     :param work: returns the outputs; paths in it must still exist for the record to count.
     :param files: names, below the tree, of the files that the work leaves.
+    :param anew: beginnings of names that keep the times of their making (see `evidence.keep`).
     :param twins: inode to what is known of it, where files are hard links of files that were just checked.
     """
     wanted = digest(inputs)
@@ -81,7 +83,7 @@ def once(
     place(tree, name).unlink(missing_ok=True)
     outputs = work()
     if files:
-        evidence.keep(tree, files_of(tree, name), files(), twins())
+        evidence.keep(tree, files_of(tree, name), files(), twins(), anew)
     seconds = round(time.monotonic() - started, 2)
     record = Record(
         name=name, inputs=wanted, outputs=json.loads(json.dumps(outputs, default=str)), seconds=seconds

@@ -118,20 +118,31 @@ def keep(
     return now
 
 
+def _retimed(path: Path, old: File, now: File) -> File:
+    """Give a file whose content did not change its old time back, as far as it may be written."""
+    if old.mtime_ns == now.mtime_ns:
+        return now
+    with contextlib.suppress(OSError):
+        os.utime(path, ns=(old.mtime_ns, old.mtime_ns))
+    return _seen(path, {now.inode: msgspec.structs.replace(now, mtime_ns=path.stat().st_mtime_ns)})
+
+
 def _settled(root: Path, before: Manifest, now: Manifest, anew: tuple[str, ...]) -> Manifest:
     files = dict(now.files)
     for name, file in now.files.items():
         old = before.files.get(name)
         if name.startswith(anew) or old is None:
             continue
-        if old.sha256 == file.sha256 and old.mtime_ns != file.mtime_ns:
-            os.utime(root / name, ns=(old.mtime_ns, old.mtime_ns))
-            files[name] = msgspec.structs.replace(file, mtime_ns=old.mtime_ns, ctime_ns=0)
+        if old.sha256 == file.sha256:
+            files[name] = _retimed(root / name, old, file)
     return msgspec.structs.replace(now, files=files)
 
 
 def damaged(root: Path, path: Path) -> list[str] | None:
-    """Files that are not what the manifest in ``path`` says; None where there is no whole manifest."""
+    """Files that are not what the manifest in ``path`` says; None where there is no whole manifest.
+
+    A file with the right content and another time gets its time back.
+    """
     manifest = load(path)
     if manifest is None:
         return None
@@ -157,7 +168,11 @@ def damaged(root: Path, path: Path) -> list[str] | None:
         lost += [name for name in doubtful if name not in again.files]
         wrong = [name for name, file in again.files.items() if file.sha256 != manifest.files[name].sha256]
         lost += wrong
-        fresh = {name: file for name, file in again.files.items() if name not in wrong}
+        fresh = {
+            name: _retimed(root / name, manifest.files[name], file)
+            for name, file in again.files.items()
+            if name not in wrong
+        }
         if not lost:  # the same content under new states: the next check is a stat again
             whole = msgspec.structs.replace(manifest, boot=here, files={**manifest.files, **fresh})
             with contextlib.suppress(OSError):  # a read-only cache is slower, not wrong

@@ -1,11 +1,12 @@
 """Tear the files that a real smoke build writes, each class of them in four ways, and build again: evidence on demand.
 
-    python tests/crash/tear.py FOLDER [SEED]
+    python tests/crash/tear.py FOLDER [SEED [CLASSES [WAYS]]]
 
 FOLDER gets a cache, build trees and wheels of its own (its cache's ``downloads`` may be a link to a filled one). The
 first build is the reference. Each round tears the files of one class in one way, keeps their times, takes the wheel
 away and types the same command again. A round is right when the command ends with 0 and the wheel has the members of
-the reference, byte for byte; anything else is printed in full. One line a round goes to stdout.
+the reference, byte for byte; anything else is printed in full. One line a round goes to stdout. CLASSES is a regular
+expression on the names of classes, WAYS how many of the four ways each class is torn in (they take turns).
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def build(folder: Path) -> tuple[int, str, float]:
 def main() -> int:
     folder, seed = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     only = re.compile(sys.argv[3]) if len(sys.argv) > 3 else None
+    ways = int(sys.argv[4]) if len(sys.argv) > 4 else len(WAYS)
     choice = random.Random(seed)
     tree, wheels = folder / "build/v0.12.0-thor-smoke", folder / "wheels"
     code, said, seconds = build(folder)
@@ -115,7 +117,8 @@ def main() -> int:
     ]:
         if only and not only.search(name):
             continue
-        for way in WAYS:
+        for turn in range(ways):
+            way = WAYS[(number + turn) % len(WAYS)]
             torn = [path for path in paths if path.exists() and tear(path, way)]
             if name != "wheels/":
                 for path in wheels.glob("*.whl"):

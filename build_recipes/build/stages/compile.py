@@ -105,6 +105,8 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         f"-DCMAKE_BUILD_TYPE={plan.request.build_type}",
         "-DVLLM_TARGET_DEVICE=cuda",
         f"-DVLLM_PYTHON_EXECUTABLE={made.python}",
+        # another ninja than the one that builds would not read its log, and all would be compiled again
+        f"-DCMAKE_MAKE_PROGRAM={made.python.parent / 'ninja'}",
         f"-DCMAKE_CUDA_COMPILER={made.cuda_home}/bin/nvcc",
         f"-DFETCHCONTENT_BASE_DIR={plan.tree / 'deps'}",
         "-DFETCHCONTENT_FULLY_DISCONNECTED=OFF",
@@ -165,10 +167,15 @@ def _configured(tree: Path) -> list[str]:
 
 
 def _clear(tree: Path, folder: Path) -> None:
-    """Remove what an earlier configure left, but not what ninja made: CMake would read some of it again."""
+    """Remove what an earlier configure left, but not what ninja made: CMake would read some of it again.
+
+    Without a ``build.ninja`` CMake forgets ninja's logs, and every unit would be compiled again: an empty one stays.
+    """
     for name in evidence.names_below(tree, folder.name, "deps"):
         if not _of_ninja(name):
             (tree / name).unlink()
+    folder.mkdir(exist_ok=True)
+    (folder / "build.ninja").touch()
 
 
 def _of_ninja(name: str) -> bool:

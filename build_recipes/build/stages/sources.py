@@ -24,6 +24,7 @@ def distrust(tree: Path) -> None:
     if lost == []:
         return
     record.told("sources", lost)
+    record.place(tree, "configure").unlink(missing_ok=True)  # what it put among the sources goes with them
     every = {path.name for path in folder.iterdir()}
     for top in every if lost is None else {Path(name).parts[1] for name in lost}:
         name = top.removeprefix(".").removesuffix(".source").removesuffix(journal.SUFFIX)

@@ -111,10 +111,8 @@ def main() -> int:
         return 1
     reference, states, wrong = members(wheels), 0, 0
     print(f"reference: {len(reference)} members, {seconds:.0f} s", flush=True)
-    for name, paths in [
-        *classes(tree, choice),
-        ("wheels/", sorted(p for p in wheels.iterdir() if p.is_file())),
-    ]:
+    published = sorted(path for path in wheels.iterdir() if path.is_file())
+    for number, (name, paths) in enumerate([*classes(tree, choice), ("wheels/", published)]):
         if only and not only.search(name):
             continue
         for turn in range(ways):

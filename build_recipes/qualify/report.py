@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from build_recipes.kit.data import write_atomic
 
@@ -48,6 +51,14 @@ class Qualification:
         return {"schema": SCHEMA, **asdict(self)}
 
 
+class _Kept(msgspec.Struct):
+    """An earlier qualification."""
+
+    schema: int
+    sha256: str
+    tiers: list[Tier]
+
+
 def path_of(wheel: Path) -> Path:
     """Where a wheel's qualification is kept: beside its manifest."""
     return wheel.with_name(wheel.name.removesuffix(".whl") + ".qualify.json")
@@ -59,12 +70,10 @@ def keep(wheel: Path, done: Qualification) -> Path:
     path = path_of(wheel)
     fresh = {tier.number for tier in done.tiers}
     older: list[dict[str, Any]] = []
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["sha256"] == done.sha256 and before["schema"] == SCHEMA:
-            older = [tier for tier in before["tiers"] if tier["number"] not in fresh]
-    except (OSError, ValueError, KeyError):
-        pass
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        before = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        if before.sha256 == done.sha256 and before.schema == SCHEMA:
+            older = [asdict(tier) for tier in before.tiers if tier.number not in fresh]
     document = done.as_dict()
     document["tiers"] = sorted([*older, *document["tiers"]], key=lambda tier: int(tier["number"]))
     write_atomic(path, json.dumps(document, indent=1, default=str))

@@ -70,23 +70,32 @@ class _Handler(SimpleHTTPRequestHandler):
         console.say(f"{self.address_string()}  {format % words}")
 
 
+class _Row(msgspec.Struct):
+    name: str = ""
+    filename: str = ""
+
+
+class _Page(msgspec.Struct):
+    projects: list[_Row] = []
+    files: list[_Row] = []
+
+
 def _listed(wheels: Path) -> set[str]:
     """The paths that the index on disk lists, below its folder."""
     paths = {f"{PAGES}/index.{kind}" for kind in ("html", "json")}
-    for row in _page(wheels / PAGES, "projects"):
-        name = row.get("name", "")
-        paths |= {f"{PAGES}/{name}/index.{kind}" for kind in ("html", "json")}
-        for file in _page(wheels / PAGES / name, "files"):
-            paths |= {file["filename"], f"{file['filename']}.metadata"}
+    for row in _page(wheels / PAGES).projects:
+        paths |= {f"{PAGES}/{row.name}/index.{kind}" for kind in ("html", "json")}
+        for file in _page(wheels / PAGES / row.name).files:
+            paths |= {file.filename, f"{file.filename}.metadata"}
     return paths
 
 
-def _page(folder: Path, key: str) -> list[dict[str, Any]]:
+def _page(folder: Path) -> _Page:
+    """A page of the index; an empty one where there is none, or it is damaged."""
     try:
-        found: list[dict[str, Any]] = msgspec.json.decode((folder / "index.json").read_bytes())[key]
-    except (OSError, ValueError, KeyError):
-        return []
-    return found
+        return msgspec.json.decode((folder / "index.json").read_bytes(), type=_Page)
+    except (OSError, ValueError, RecursionError):
+        return _Page()
 
 
 def _opened(wheels: Path, path: str) -> BinaryIO | None:

@@ -32,18 +32,21 @@ from wheel_maker import DATA, make_wheel, thor_wheel
 
 from build_recipes.audit import closure, scan
 from build_recipes.build import rebuild
+from build_recipes.build.compiling import costs, estimate, outputs
+from build_recipes.build.stages import published, record
 from build_recipes.diagnosis.diagnose import diagnose_file
 from build_recipes.formats import abi, cubin, fatbin
 from build_recipes.formats.archive import entries, unpack_sdist
 from build_recipes.formats.elf import Elf
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Wheel
-from build_recipes.kit import http
+from build_recipes.kit import evidence, http
 from build_recipes.kit.errors import ArmoryError
 from build_recipes.kit.paths import LOCKS, PROJECT, Places
-from build_recipes.nightly import config, feed
+from build_recipes.nightly import config, extract, feed, steps
 from build_recipes.nightly.store import Store as Nights
 from build_recipes.patching import journal
+from build_recipes.qualify import report
 from build_recipes.sources import bundle, modules, registry
 from build_recipes.sources.cmake.scan import reader
 from build_recipes.sources.cmake.trees import Scan
@@ -52,7 +55,7 @@ from build_recipes.specialise import shrink
 from build_recipes.verify.read import archive as verified
 from build_recipes.verify.read import releases, tree
 from build_recipes.verify.read.store import Store
-from build_recipes.wheelhouse import provenance, rewrite
+from build_recipes.wheelhouse import provenance, rewrite, serve
 from build_recipes.wheelhouse.index import write_index
 
 Mutate = Callable[[random.Random, bytes], bytes]
@@ -325,6 +328,131 @@ def statements() -> list[bytes]:
     return [json.dumps({"metadata": {"component": {"properties": rows}}}).encode()]
 
 
+# -- what a build leaves -------------------------------------------------------------------------
+
+
+def unit_rows() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "units.jsonl"
+        for number in range(3):
+            row = {
+                "unit": f"_C/{number}.cu.o",
+                "code": number % 2,
+                "cpu_s": 1.5,
+                "rss_kib": 9000,
+                "cached": False,
+            }
+            costs.add_line(path, row | {"output": f"x{number}.o", "size": 3, "sha256": "0" * 64})
+        old = json.dumps(
+            {"unit": "_C/x.cu.o", "code": 0, "cpu_s": 1.0, "rss_kib": 1, "cached": True}
+        ).encode()
+        return [path.read_bytes(), path.read_bytes() + old + b"\n", old + b"\n"]
+
+
+def read_units(data: bytes, folder: Path) -> bool:
+    path = _file(data, folder, "units.jsonl")
+    costs.learned(path)
+    outputs.written(path)
+    (folder / estimate.NAME).write_text('{"units": 3}')
+    estimate.say_how_it_went(estimate.settle(folder, ["_C/0.cu.o"]))
+    costs.add_line(path, {"unit": "a", "code": 0, "cpu_s": 1, "rss_kib": 1})
+    assert list(costs.read_journal(path))[-1]["unit"] == "a"
+    return True
+
+
+def read_estimate(data: bytes, folder: Path) -> bool:
+    _file(data, folder, estimate.NAME)
+    estimate.say_how_it_went(estimate.settle(folder, ["_C/0.cu.o"]))
+    return True
+
+
+def stage(data: bytes, folder: Path) -> bool:
+    """A stage is believed when its record is whole, else made again; either way it ends with its outputs."""
+    (folder / "stages").mkdir()
+    record.place(folder, "x").write_bytes(data)
+    (folder / "made").write_bytes(b"made")
+    done = record.once(folder, "x", "inputs", lambda: {"made": str(folder / "made")})
+    assert done.outputs in ({"made": str(folder / "made")}, {"made": "x"})
+    return done.outputs == {"made": "x"}
+
+
+def stages() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        record.once(Path(folder), "x", "inputs", lambda: {"made": "x"})
+        return [record.place(Path(folder), "x").read_bytes()]
+
+
+def file_lists() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a").write_bytes(b"a")
+        evidence.keep(Path(folder), Path(folder) / "list.json", ["a"])
+        return [(Path(folder) / "list.json").read_bytes()]
+
+
+def read_files(data: bytes, folder: Path) -> bool:
+    (folder / "a").write_bytes(b"a")
+    found = evidence.damaged(folder, _file(data, folder, "list.json"))
+    evidence.keep(folder, folder / "list.json", ["a"])
+    assert evidence.damaged(folder, folder / "list.json") == []
+    return found == []
+
+
+def published_manifests() -> list[bytes]:
+    facts = {
+        "schema": 2,
+        "wheel": {"name": WHEEL, "size": 3, "sha256": "0" * 64},
+        "plan": {"fingerprint": "f"},
+    }
+    return [json.dumps(published.sealed(facts)).encode(), json.dumps(facts | {"schema": 1}).encode()]
+
+
+def read_published(data: bytes, folder: Path) -> bool:
+    _file(data, folder, WHEEL.replace(".whl", published.MANIFEST))
+    (folder / WHEEL).write_bytes(b"xxx")
+    found = [published.whole(wheel, facts) for _, wheel, facts in published.manifests(folder)]
+    return bool(found)
+
+
+def read_index(data: bytes, folder: Path) -> bool:
+    """Is a wheel listed, and what would be served?"""
+    (folder / "simple/vllm").mkdir(parents=True)
+    (folder / WHEEL).write_bytes(b"xxx")
+    _file(data, folder, "simple/vllm/index.json")
+    _file(b"<html></html>", folder, "simple/vllm/index.html")
+    _file(b'{"projects": [{"name": "vllm"}]}', folder, "simple/index.json")
+    published.indexed(folder / WHEEL, "0" * 64)
+    return f"{WHEEL}.metadata" in serve._listed(folder)
+
+
+def index_documents() -> list[bytes]:
+    row = {"filename": WHEEL, "hashes": {"sha256": "0" * 64}, "core-metadata": {"sha256": "0" * 64}}
+    return [json.dumps({"name": "vllm", "files": [row]}).encode()]
+
+
+def read_steps(data: bytes, folder: Path) -> bool:
+    """What a step of the night printed."""
+    found = {}
+    for step in ("build", "audit", "omni", "patches", "qualify"):
+        found |= extract.extract(step, steps._document(_file(data, folder, "out.json")))
+    return bool(found)
+
+
+def step_documents() -> list[bytes]:
+    return [
+        b'{"devices": {"thor": {"verdict": "ready", "reasons": ["x"]}}, "omni": "1", "verdict": "ok", "breaks": [{"name": "x"}],'
+        b' "cells": [{"patch": "a", "state": "gap"}], "tiers": [{"name": "a", "result": "passed"}]}'
+    ]
+
+
+def keep_report(data: bytes, folder: Path) -> bool:
+    """A qualification beside an older one."""
+    report.path_of(folder / WHEEL).write_bytes(data)
+    report.keep(
+        folder / WHEEL, report.Qualification(WHEEL, "0" * 64, {}, (report.Tier(1, "a", "passed", "", 1.0),))
+    )
+    return True
+
+
 def locks() -> list[bytes]:
     return [(LOCKS / "v0.12.0.toml").read_bytes()]
 
@@ -527,6 +655,21 @@ TARGETS: dict[str, Target] = {
     "bundle": Target(bundles, read_bundle),
     "statement": Target(statements, read_statement, mutate.document, (ArmoryError, ValueError)),
     "rebuild": Target(statements, rebuilt, mutate.document),
+    "units": Target(unit_rows, read_units, mutate.lines),
+    "estimate": Target(lambda: [b'{"units": 3, "cpu_s": 5.0}'], read_estimate, mutate.document),
+    "stage": Target(stages, stage, mutate.document),
+    "files": Target(file_lists, read_files, mutate.document),
+    "published": Target(published_manifests, read_published, mutate.document),
+    "listed": Target(index_documents, read_index, mutate.document),
+    "steps": Target(step_documents, read_steps, mutate.document),
+    "report": Target(
+        lambda: [
+            b'{"schema": 1, "sha256": "%s", "tiers": [{"number": 2, "name": "b", "result": "passed", "reason": ""}]}'
+            % (b"0" * 64)
+        ],
+        keep_report,
+        mutate.document,
+    ),
     "lock": Target(locks, read_lock, mutate.text),
     "journal": Target(journals, read_journal, mutate.document),
     "feed": Target(feeds, read_feed, mutate.lines),

@@ -32,7 +32,7 @@ from build_recipes.facts import architectures, versions
 from build_recipes.facts import device as devices
 from build_recipes.kit import paths
 from build_recipes.kit.console import say, table, warn
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.errors import ArmoryError
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
@@ -131,7 +131,7 @@ def read_cells(places: Places) -> list[Cell]:
 
 def _read(path: Path) -> Cell | None:
     try:
-        return Cell(**json.loads(path.read_text(encoding="utf-8")))
+        return Cell(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

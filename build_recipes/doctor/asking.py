@@ -7,7 +7,6 @@ import is an answer too ('unknown'), not the end of the doctor.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from build_recipes.doctor.machine import (
     read_triton,
 )
 from build_recipes.kit import process
+from build_recipes.kit.data import parse_json
 from build_recipes.kit.host import Host, free_disk
 from build_recipes.kit.paths import Places
 
@@ -113,7 +113,7 @@ def _said(argv: Sequence[str | Path]) -> list[str]:
 def _json(argv: Sequence[str | Path]) -> Any:
     for line in reversed(_said(argv)):
         try:
-            return json.loads(line)
+            return parse_json(line)
         except ValueError:
             continue
     return None

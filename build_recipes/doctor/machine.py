@@ -6,7 +6,6 @@ Nothing is guessed: what cannot be read is None, and is told as 'unknown'. What 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from build_recipes.doctor.tables import cuda_of_driver, jetpack_of, tables
 from build_recipes.facts import device as device_table
+from build_recipes.kit.data import parse_json
 
 VARIABLES = (
     "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "VLLM_TARGET_DEVICE", "MAX_JOBS", "NVCC_THREADS", "CC", "CXX",
@@ -245,7 +245,7 @@ def _toolkits(root: Path) -> Iterator[Toolkit]:
     for home in sorted((root / "usr/local").glob("cuda-*")):
         text = _text(home / "version.json")
         try:
-            answer = json.loads(text) if text else {}
+            answer = parse_json(text) if text else {}
             version = answer.get("cuda_nvcc", answer.get("cuda", {})).get("version")
         except (ValueError, AttributeError):
             version = None

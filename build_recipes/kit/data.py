@@ -40,6 +40,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     return document
 
 
+def parse_json(text: str | bytes) -> Any:
+    """A JSON text as plain data. Raises `ValueError` where it is none, or nested too deeply."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def parse_python(text: str) -> ast.Module:
     """Python source as a tree. Raises `ValueError` where it is none, or nested too deeply for the parser."""
     with warnings.catch_warnings():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from build_recipes.kit.data import parse_json
 
 
 def extract(step: str, document: Any) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def extract(step: str, document: Any) -> dict[str, Any]:
 
 
 def _build(document: dict[str, Any]) -> dict[str, Any]:
-    manifest = json.loads(Path(document["manifest"]).read_text(encoding="utf-8"))
+    manifest = parse_json(Path(document["manifest"]).read_text(encoding="utf-8"))
     units = manifest["units"].values()
     return {
         "path": document["wheel"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from build_recipes.kit import console, paths, process
+from build_recipes.kit.data import parse_json
 from build_recipes.kit.errors import ArmoryError, Checkpointed, CouldNotCheck, TreeBusy
 from build_recipes.nightly import leash
 
@@ -104,7 +105,7 @@ def _state(code: int) -> str:
 
 def _document(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from build_recipes.facts import device as devices
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import paths, process
 from build_recipes.kit.console import duration, say, step, table, warn
+from build_recipes.kit.data import parse_json
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, NotAWheel, QualifyFailed, UsageError
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
@@ -105,7 +105,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
         warn(f"{lacking}; nothing can be imported or run")
     manifest: dict[str, Any] = {}
     try:
-        manifest = json.loads(wheel.with_name(wheel.stem + ".manifest.json").read_text(encoding="utf-8"))
+        manifest = parse_json(wheel.with_name(wheel.stem + ".manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         warn("the wheel has no manifest beside it: modules that were left out on purpose are not known")
     return Trial(wheel, version, name, entry, manifest, base, inside, folder), digest, lacking

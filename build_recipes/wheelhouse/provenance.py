@@ -23,7 +23,7 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.sources.lockfile import FilePin, Lock
 
@@ -277,9 +277,9 @@ def read(document: bytes) -> Recorded:
     :raises ValueError: it is no such document.
     """
     try:
-        said = json.loads(document)["metadata"]["component"]["properties"]
+        said = parse_json(document)["metadata"]["component"]["properties"]
         values = {row["name"].removeprefix(_PREFIX): row["value"] for row in said}
-        plan, request = json.loads(values["plan"]), json.loads(values["request"])
+        plan, request = parse_json(values["plan"]), parse_json(values["request"])
         return Recorded(plan, request, values["lock"], hashlib.sha256(document).hexdigest())
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no document of a build: {error!r}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from build_recipes.build.compiling import surveyed
 from build_recipes.build.compiling.costs import Cost, expected, learned
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 
 NAME = "estimate.json"
 """In the build tree: what was expected before the first unit, and what it took."""
@@ -115,7 +115,7 @@ def settle(tree: Path, units: Iterable[str]) -> dict[str, object]:
 def read(tree: Path) -> dict[str, object]:
     """What stands in the tree; empty where nothing does."""
     try:
-        entry = json.loads((tree / NAME).read_text(encoding="utf-8"))
+        entry = parse_json((tree / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return entry if isinstance(entry, dict) else {}

@@ -13,7 +13,7 @@ from build_recipes.build.compiling.costs import Cost, expected, unit_name
 from build_recipes.facts import architectures
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 
 
@@ -149,8 +149,8 @@ def compare(path: Path, targets: Sequence[str], units: Sequence[str]) -> None:
     :param path: where the units of the last one stand; written anew.
     """
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        known = before["units"] if before["targets"] == list(targets) else []
+        before = parse_json(path.read_text(encoding="utf-8"))
+        known = [str(unit) for unit in before["units"]] if before["targets"] == list(targets) else []
     except (OSError, ValueError, KeyError, TypeError):
         known = []
     if gone := sorted(set(known) - set(units)):

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.hashing import file_sha256
 
 
@@ -40,7 +40,8 @@ def keep_times(sources: Path, since_ns: int, table: Path) -> None:
 
 def _read(table: Path) -> dict[str, list[object]]:
     try:
-        found = json.loads(table.read_text(encoding="utf-8"))
+        found = parse_json(table.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    rows = found.items() if isinstance(found, dict) else ()
+    return {key: row for key, row in rows if isinstance(row, list) and len(row) == 2}

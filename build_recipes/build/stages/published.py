@@ -16,7 +16,7 @@ from typing import Any
 from build_recipes.build.plan import Plan
 from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.console import warn
-from build_recipes.kit.data import write_atomic
+from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.hashing import file_sha256
 
 MANIFEST = ".manifest.json"
@@ -43,7 +43,7 @@ def _seal(plain: dict[str, Any]) -> str:
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """A manifest; None where it cannot be read or is not whole. (Schema 1 had no seal.)"""
     try:
-        facts = json.loads(path.read_bytes())
+        facts = parse_json(path.read_bytes())
         seal = facts.pop("seal", None)
         whole = seal == _seal(facts) if seal or facts["schema"] != 1 else True
         return {**facts, "wheel": dict(facts["wheel"]), "plan": dict(facts["plan"])} if whole else None
@@ -108,7 +108,7 @@ def indexed(wheel: Path, sha256: str) -> bool:
         return (folder.parent / "index.html").is_file() and (folder.parent / "index.json").is_file()
     try:
         page = (folder / "index.html").read_text(encoding="utf-8")
-        rows = json.loads((folder / "index.json").read_bytes())["files"]
+        rows = parse_json((folder / "index.json").read_bytes())["files"]
         row = next(row for row in rows if row["filename"] == wheel.name)
         metadata = row["core-metadata"]["sha256"]
         hashes = row["hashes"]["sha256"]

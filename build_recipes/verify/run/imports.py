@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from build_recipes.kit import console, process
+from build_recipes.kit.data import parse_json
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.verify.read.tree import VLLM, Tree
 from build_recipes.verify.run import probe
@@ -213,7 +214,7 @@ def _environment() -> dict[str, str]:
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [parse_json(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _progress(path: Path) -> tuple[list[str], list[str]]:

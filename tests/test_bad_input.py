@@ -109,7 +109,7 @@ def nothing_built(places: Places) -> bool:
     [
         (["--tag", "v0.12.9"], 10, "nearest are v0.12.0"),
         (["--tag", "v0.11.0", "--device", "orin", "--offline"], 20, "./inv lock --tag v0.11.0"),
-        (["--tag", "main"], 11, "a branch moves"),
+        (["--tag", "main", "--offline"], 20, "./inv lock --tag main"),
         (["--tag", "0.12.0"], 11, "--tag v0.12.0"),
         ([], 2, "--tag v"),
         (["--tag", "v0.12.0", "--device", "xavier"], 12, "--device thor"),

@@ -32,8 +32,8 @@ def invoke(*words: str) -> int:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["lock", "--tag", "main"], 11, "a branch moves"),
-        (["lock", "--tag", "4fd9d6a85"], 11, "is a commit"),
+        (["lock", "--tag", "main", "--offline"], 24, "can only be asked over the network"),
+        (["lock", "--tag", "4fd9d6a85"], 2, "give all 40 digits"),
         (["lock", "--tag", "0.12.0"], 11, "--tag v0.12.0"),
         (["lock"], 2, "needs a tag"),
         (["lock", "--tag", "v0.12.0", "--mirror", "x"], 2, "URL=DIR"),

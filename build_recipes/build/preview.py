@@ -9,9 +9,11 @@ from typing import Any
 from build_recipes.build.compiling.estimate import Estimate, before
 from build_recipes.build.disk import downloads, here, needs
 from build_recipes.build.plan import Plan
+from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
 from build_recipes.kit.console import duration, say, size
+from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.sources.lockfile import TreePin
 
 OVERHEAD_S = 60
@@ -60,6 +62,7 @@ def preview(plan: Plan) -> dict[str, Any]:
             }
             for lack in foreseen(plan)
         ],
+        "compiler": _compiler(plan),
         "environment": planned_environment(plan),
     }
 
@@ -69,6 +72,15 @@ def _instead(tree: TreePin) -> str:
     if tree.from_wheel is None:
         return tree.unresolved
     return f"{len(tree.from_wheel.members)} files of {tree.from_wheel.wheel.filename}"
+
+
+def _compiler(plan: Plan) -> dict[str, str]:
+    """The C++ compiler that was chosen, or why there is none and what to type."""
+    try:
+        found = host_compiler(plan)
+    except ToolchainMismatch as error:
+        return {"problem": str(error.args[0]), "next": error.advice}
+    return {"program": found.cxx, "version": found.version} if found else {"problem": "this machine has none"}
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -117,6 +129,12 @@ def show(made: dict[str, Any]) -> None:
     say(
         f"  host         {host['machine']}, {host['cores']} cores, {host['memory_gib']} GiB: {way}, {made['jobs']} jobs"
     )
+    compiler = made["compiler"]
+    if "problem" in compiler:
+        say(f"  compiler     {compiler['problem']}")
+        say(f"  next         {compiler.get('next', 'the build names the package')}")
+    else:
+        say(f"  compiler     {compiler['program']} {compiler['version']}")
     for tree in made["trees"]:
         say(f"  tree         {tree['name']} {tree['commit']}")
     say(f"  patches      {', '.join(made['patches']) or 'none'}")

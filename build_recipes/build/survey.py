@@ -105,7 +105,7 @@ def survey(
         before = len(found)
         for name in names:
             kept = places.build / "survey/cells" / f"{tag}-{name}.json"
-            request = Request(tag=tag, device=name, mirrors=tuple(mirrors), offline=offline)
+            request = Request(tag=tag, device=name, mirrors=tuple(mirrors), offline=offline, allow=("gcc",))
             cell = _cell(request, places, tree, kept)
             found.append(cell)
             say(f"{tag} {name}: {one_line(cell)}")
@@ -180,6 +180,12 @@ def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Ce
             continue
         gone = [tree for tree in module.trees if tree in fetched.missing]
         there = graphs.has_library(folder, module.target)
+        if not there and graphs.commands(folder, ninja, module.target):
+            cell.units[module.target] = (
+                None  # its own commands compile: what they take is not to be read here
+            )
+            cell.modules[module.target] = {"kind": module.kind.value, "commands": True}
+            continue
         if module.outside and not there and gone:
             cell.units[module.target] = None  # the tree that is missing would say what is compiled
             cell.modules[module.target] = {"kind": module.kind.value, "unknown": ", ".join(gone)}

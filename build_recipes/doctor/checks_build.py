@@ -12,6 +12,7 @@ from build_recipes.doctor.tables import minor, numbers, tables
 from build_recipes.facts import architectures, versions
 from build_recipes.kit.errors import ArmoryError, UsageError
 from build_recipes.sources.lockfile import load_lock
+from build_recipes.toolchain import compilers
 
 LOW_GIB = 8.0
 """Memory a build wants beside its heaviest unit, GiB: the system, ninja, a second small unit."""
@@ -148,24 +149,18 @@ def compiler(case: Case) -> Finding | None:
             return Finding("GCC", "unknown", _NOT_ASKED, "", "g++ -dumpfullversion  # on the machine itself")
         seen = "no g++ was found or it did not say its version"
         return Finding("GCC", "unknown", seen, "a build needs one", "sudo apt-get install -y g++")
-    oldest = case.version.gcc if case.version else ""
-    if oldest and numbers(gcc) < numbers(oldest):
+    oldest, why = case.version.oldest_gcc() if case.version else ("9", "torch's headers, C++17")
+    if numbers(gcc) < numbers(oldest):
+        wanted = compilers.Wanted("", False, oldest, why, versions.facts().cuda_toolkit.newest_gcc)
+        other = next((one for one in compilers.there("") if wanted.fits(one.version)), None)
+        if case.asked and other:
+            return Finding("GCC", "ok", gcc, f"the build takes {other.cxx} {other.version}")
         return Finding(
             "GCC",
             "blocker",
             gcc,
-            f"vLLM {case.tag} needs GCC {oldest} or newer",
-            "sudo apt-get install -y g++-13 && export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
-        )
-    standard = case.version.cxx if case.version else 17
-    least = (10,) if standard >= 20 else (9,)
-    if numbers(gcc) < least:
-        return Finding(
-            "GCC",
-            "blocker",
-            gcc,
-            f"torch's headers need C++{standard}",
-            "sudo apt-get install -y g++-13 && export CC=gcc-13 CXX=g++-13 CUDAHOSTCXX=g++-13",
+            f"{why} of vLLM {case.tag} needs GCC {oldest} or newer",
+            compilers.advice(wanted),
         )
     newest = tables().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
     if newest and numbers(gcc)[0] > newest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,8 @@ class CudaToolkitFacts(Model, frozen=True, kw_only=True):
     """Its extras that a compile of vLLM needs."""
     tools: list[str]
     """Requirements for the inspection tools that the toolkit's extras do not name."""
+    newest_gcc: int
+    """Newest major of GCC that its nvcc takes as host compiler."""
 
 
 class VersionFacts(Model, frozen=True, kw_only=True):
@@ -51,10 +54,21 @@ class VersionFacts(Model, frozen=True, kw_only=True):
     """C++ standard."""
     gcc: str = ""
     """Oldest GCC, empty where nothing is known to fail."""
+    gcc_of: dict[str, str] = msgspec.field(default_factory=dict)
+    """Module to the oldest GCC that compiles it, where that is newer than `gcc`."""
     rust: str = ""
     """Rust toolchain, empty where no Rust is built."""
     refused: dict[str, str] = msgspec.field(default_factory=dict)
     """Device to the reason why this range can never work on it."""
+
+    def oldest_gcc(self, modules: Collection[str] | None = None) -> tuple[str, str]:
+        """The oldest GCC that does, and who asks for it.
+
+        :param modules: targets that are compiled; all where it is None.
+        """
+        asked = [("10" if self.cxx >= 20 else "9", f"C++{self.cxx}"), (self.gcc or "0", "vLLM's CMake")]
+        asked += [(gcc, name) for name, gcc in self.gcc_of.items() if modules is None or name in modules]
+        return max(asked, key=lambda pair: Version(pair[0]))
 
     def pythons(self) -> list[Python]:
         """Every supported Python minor version, oldest first."""

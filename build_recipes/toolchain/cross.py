@@ -14,6 +14,7 @@ from pathlib import Path
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import MissingPackages
 from build_recipes.kit.once import filled
+from build_recipes.toolchain.compilers import Compiler
 from build_recipes.toolchain.cuda import Toolkit
 
 STANDIN = '''"""Answers what vLLM's build asks of torch, from the torch of the target machine.
@@ -103,21 +104,26 @@ def python_headers(cache: Path, include: Path, machine: str) -> Path:
     return filled(cache / f"{version}-headers-{machine}", fill)
 
 
-def toolchain_file(path: Path, toolkit: Toolkit, machine: str, headers: Path) -> Path:
+def toolchain_file(
+    path: Path, toolkit: Toolkit, machine: str, headers: Path, compiler: Compiler | None = None
+) -> Path:
     """Write the CMake toolchain file for cross-compiling to ``machine``.
+
+    :param compiler: the distribution's default where it is None.
 
     ``--target-directory=`` is written in one word: with a space, sccache caches nothing.
     """
     triplet = f"{machine}-linux-gnu"
+    compiler = compiler or Compiler(f"{triplet}-g++", "")
     lines = [
         "# Written by vllm-armory; see docs/cross-compile.md.",
         "set(CMAKE_SYSTEM_NAME Linux)",
         f"set(CMAKE_SYSTEM_PROCESSOR {machine})",
         f"set(CMAKE_LIBRARY_ARCHITECTURE {triplet})",
-        f"set(CMAKE_C_COMPILER {triplet}-gcc)",
-        f"set(CMAKE_CXX_COMPILER {triplet}-g++)",
+        f"set(CMAKE_C_COMPILER {compiler.cc})",
+        f"set(CMAKE_CXX_COMPILER {compiler.cxx})",
         f"set(CMAKE_CUDA_COMPILER {toolkit.nvcc})",
-        f"set(CMAKE_CUDA_HOST_COMPILER {triplet}-g++)",
+        f"set(CMAKE_CUDA_HOST_COMPILER {compiler.cxx})",
         f'set(CMAKE_CUDA_FLAGS_INIT "--target-directory={toolkit.target_directory}")',
         f"set(ENV{{CUDA_TOOLKIT_ROOT}} {toolkit.home})",
         f"set(CUDAToolkit_ROOT {toolkit.home})",

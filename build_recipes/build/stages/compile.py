@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory, swap_advice
 from build_recipes.build.stages import generated, record, sources, trees
 from build_recipes.build.stages.advice import advice_for
+from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
 from build_recipes.kit import evidence, process
@@ -84,6 +86,10 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
         if tree.variable and tree.name in fetched.trees and tree.name not in linked
     }
     own = plan.environment(made.cuda_home, made.python, variables)
+    compiler = None if plan.cross else host_compiler(plan)
+    if compiler and not compiler.default:
+        cxx = compiler.cxx
+        own |= {"CC": compiler.cc, "CXX": cxx, "CUDAHOSTCXX": cxx, "NVCC_CCBIN": shutil.which(cxx) or cxx}
     return {
         **process.child_environment(*process.COMPILER_LEAKS),
         **record.scratch_environment(plan.tree),

@@ -10,23 +10,25 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from build_recipes.build.compiling import surveyed
 from build_recipes.build.plan import Plan
 from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import parse_python
 from build_recipes.kit.errors import CpuTorch, ToolFailed, TorchCudaMismatch, UsageError
-from build_recipes.toolchain import cuda
+from build_recipes.toolchain import compilers, cuda
 
 
 def check_given(plan: Plan) -> None:
     """Refuse a toolkit or a torch that the build would refuse after it has fetched gigabytes.
 
-    :raises ToolchainMismatch: CUDA_HOME or ``--cuda`` is no toolkit that fits.
+    :raises ToolchainMismatch: CUDA_HOME or ``--cuda`` is no toolkit that fits, or no C++ compiler fits.
     :raises CpuTorch: ``--torch existing`` has no CUDA.
     :raises TorchCudaMismatch: it was built for another CUDA major.
     :raises UsageError: a cross build takes neither.
     """
+    host_compiler(plan)
     toolkit = facts().cuda_toolkit.version
     if plan.cross:
         if plan.request.cuda not in ("", "wheels"):
@@ -48,6 +50,29 @@ def check_given(plan: Plan) -> None:
         said = declared(existing_torch(plan))
         if said:
             check_torch(said[1], said[0], toolkit)
+
+
+def host_compiler(plan: Plan) -> compilers.Compiler | None:
+    """The C++ compiler of a build, as the tag, what the device compiles of it, and nvcc want it; None where the
+    machine has none. ``--allow gcc`` takes the default one, whatever it is.
+
+    :raises ToolchainMismatch: none that it has fits; the advice names a package of this distribution, if it has one.
+    """
+    known = surveyed.units_of(*surveyed.nearest(plan.tag, plan.version, plan.device.arch_list)) or {}
+    needed = [
+        name
+        for name in plan.facts.gcc_of
+        if known.get(name) != ()
+        and name not in plan.request.without
+        and name in (plan.request.only or [name])
+    ]
+    oldest, why = plan.facts.oldest_gcc(needed)
+    wanted = compilers.Wanted(
+        plan.device.machine, plan.cross, oldest, f"{why} of {plan.tag}", facts().cuda_toolkit.newest_gcc
+    )
+    if "gcc" in plan.request.allow:
+        return next(compilers.there(wanted.prefix), None)
+    return compilers.choose(wanted)
 
 
 def declared(torch: Path) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from build_recipes.build.plan import TOOLKIT_GLIBC, Plan
 from build_recipes.build.stages import record
-from build_recipes.build.stages.given import check_torch, existing_torch, path_without_tool
+from build_recipes.build.stages.given import check_torch, existing_torch, host_compiler, path_without_tool
 from build_recipes.kit import evidence, process
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, ToolFailed, UsageError
@@ -64,6 +64,9 @@ def provision(plan: Plan) -> Provisioned:
         "host": [plan.host.machine, plan.host.python],
         "target": plan.device.machine,
     }
+    compiler = host_compiler(plan)
+    if compiler and compiler.cxx not in ("g++", f"{plan.device.machine}-linux-gnu-g++"):
+        inputs["compiler"] = compiler.cxx
     parts = ("env", "cuda", "target", "python-headers", "toolchain.cmake")
     done = record.once(
         plan.tree,
@@ -99,7 +102,9 @@ def _provision(plan: Plan) -> dict[str, object]:
         cross.write_standin(site, torch)
         headers = cross.python_headers(plan.places.toolkits, plan.host.python_include, plan.device.machine)
         headers = _into_tree(headers, plan.tree / "python-headers")
-        toolchain = cross.toolchain_file(plan.tree / "toolchain.cmake", toolkit, plan.device.machine, headers)
+        toolchain = cross.toolchain_file(
+            plan.tree / "toolchain.cmake", toolkit, plan.device.machine, headers, host_compiler(plan)
+        )
     else:
         torch = _installed_torch(plan, python, existing)
     answer = _ask_torch(python, toolkit)

@@ -216,7 +216,7 @@ def test_the_context_of_an_image_is_whole_and_the_same_twice(wheel: Path, tmp_pa
     assert text == (tmp_path / "b/Containerfile").read_text()
     assert f"FROM example.org/base@sha256:{'0' * 64}\n" in text
     assert "--require-hashes" in text
-    assert "\nUSER vllm\n" in text
+    assert "\nUSER 1000\n" in text
     assert 'ENTRYPOINT ["/opt/vllm/bin/vllm", "serve", "--gpu-memory-utilization", "0.90"]' in text
     assert "HEALTHCHECK" in text
     files = sorted(path.name for path in (tmp_path / "a/files").iterdir())

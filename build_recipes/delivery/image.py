@@ -241,6 +241,7 @@ def containerfile(made: Bundle, base: str, *, health: bool) -> str:
     variables = {
         **settings,
         "PATH": f"{ENVIRONMENT}/bin:/usr/local/cuda/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": f"/home/{USER}",
         "NVIDIA_VISIBLE_DEVICES": "all",
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
     }
@@ -261,10 +262,12 @@ def containerfile(made: Bundle, base: str, *, health: bool) -> str:
     return shown.render(
         version=made.version, title=made.device.title, wheel=made.wheel.name, base=base, python=made.python,
         bare=bare, commands=commands,
-        # a group of the GPU's device files is all that a container needs for them: no root
+        # the group of the GPU's device files is all that a container needs for them: no root. Ubuntu's images have
+        # a user 1000 already, whose name differs; 1000 is also who owns a board's home, so its cache can be mounted
         user=[
-            f"RUN useradd --create-home --uid 1000 --no-log-init --groups video {USER}",
-            f"USER {USER}",
+            f"RUN getent passwd 1000 >/dev/null || useradd --no-log-init --uid 1000 {USER} \\",
+            f' && usermod --append --groups video "$(id -nu 1000)" && install -d -o 1000 -g 1000 /home/{USER}',
+            "USER 1000",
             f"WORKDIR /home/{USER}",
         ],
         environment=[(key, _quoted(value)) for key, value in sorted(variables.items())],

@@ -104,6 +104,8 @@ def show(done: Sequence[Result]) -> None:
     for one in done:
         for path, why in one.kept_whole.items():
             console.warn(f"{path} keeps all of its device code: {why}")
+        if ids := sorted({patch["id"] for patch in one.patched.applied}):
+            console.say(f"{', '.join(ids)} applied, and proved on the wheel's own files")
         for patch in one.patched.skipped:
             console.say(f"{patch.id} not applied ({patch.summary}): {patch.why}")
         console.say(f"{one.device}: {one.wheel}")

@@ -58,6 +58,7 @@ class Project:
         history: dict[str, Cost] | None = None,
         free_gib: float = 100,
         deadline: float | None = None,
+        grace: float = 0,
     ) -> drive.Outcome:
         broker = Broker(
             address=Path(f"/tmp/armory-test-{os.getpid()}-{time.monotonic_ns()}.sock"),
@@ -65,6 +66,7 @@ class Project:
             journal=self.journal,
             history=history or {},
             deadline=deadline,
+            grace=grace,
             free_gib=lambda: free_gib,
         )
         return drive.drive(

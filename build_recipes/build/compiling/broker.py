@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from build_recipes.build.compiling.box import Box
 from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
 from build_recipes.kit.limits import Machine
 
@@ -112,6 +113,8 @@ class Broker:
     journal: Path
     history: dict[str, Cost] = field(default_factory=dict)
     deadline: float | None = None
+    grace: float = 0.0
+    """Seconds past the deadline in which running units may end."""
     on_finished: Callable[[Finished], None] = lambda unit: None
     machine: Machine = field(default_factory=Machine)
     free_gib: Callable[[], float] | None = None
@@ -124,7 +127,12 @@ class Broker:
     """`time.monotonic` value at which a launcher last asked or reported."""
     pace: float = 1.0
     """Wall seconds per expected second, learned from what finished."""
+    lost: dict[str, float] = field(default_factory=dict)
+    """Units that were ended unfinished when the box ended, and the seconds they had run."""
     _settled: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.box = Box(self.deadline, self.grace) if self.deadline is not None else None
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Start to listen; `selector` calls back through its key data."""
@@ -144,6 +152,8 @@ class Broker:
 
     def close(self) -> None:
         """Stop: launchers see the end of the connection and end their compilers."""
+        now = time.monotonic()
+        self.lost |= {unit.name: now - (unit.started or now) for unit in self.running}
         for unit in [*self.waiting, *self.running]:
             self._forget(unit)
         self._selector.unregister(self._listener)
@@ -204,6 +214,8 @@ class Broker:
         write_record(self.journal, done)
         if code == 0 and not done.cached and unit.cost.seconds > 5:
             self.pace = 0.8 * self.pace + 0.2 * (done.wall_s / unit.cost.seconds)
+        if code == 0 and not done.cached and self.box:
+            self.box.learn(unit.cost.seconds, done.wall_s)
         self.on_finished(done)
         self._answer(unit)
         self._forget(unit)
@@ -238,7 +250,23 @@ class Broker:
             self._answer(unit)
 
     def _in_time(self, unit: Unit) -> bool:
-        return self.deadline is None or time.monotonic() + unit.cost.seconds * self.pace <= self.deadline
+        return self.box is None or self.box.fits(time.monotonic(), unit.cost.seconds)
+
+    def end_box(self) -> list[str]:
+        """The box has ended: what waits or is not nearly ready is ended.
+
+        :returns: names of the units that still run.
+        """
+        assert self.box is not None
+        now = time.monotonic()
+        for unit in list(self.waiting):
+            self._forget(unit)
+        for unit in list(self.running):
+            started = unit.started or now
+            if not self.box.nearly(now, started, unit.cost.seconds):
+                self.lost[unit.name] = now - started
+                self._forget(unit)
+        return [unit.name for unit in self.running]
 
     def _fits(self, unit: Unit, held: Mapping[int, float]) -> bool:
         promised = sum(max(0.0, other.cost.gib - held.get(other.pid, 0.0)) for other in self.running)

@@ -10,13 +10,14 @@ import re
 import selectors
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from build_recipes.build.compiling.broker import Broker, Finished
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.kit import process
+from build_recipes.kit.console import duration, say
 
 WAITING_MARGIN = 6
 """Launchers ninja may start beyond the cores, so that the broker can choose among them."""
@@ -49,6 +50,8 @@ class Outcome:
     """Whether the kernel's count of kills for want of memory rose while it ran."""
     counted: bool = True
     """Whether the kernel counts them."""
+    lost: Mapping[str, float] = field(default_factory=dict)
+    """Units that were ended unfinished, and the seconds that they had run."""
     code: int | None = None
     """ninja's exit status; negative for the signal that ended it."""
 
@@ -90,8 +93,15 @@ def drive(
                         key.data(key.fileobj)
                     broker.admit()
                     progress.tick(broker)
-                    if deadline is not None and _out_of_time(broker, deadline):
+                    if deadline is None:
+                        continue
+                    if not timed_out and _out_of_time(broker, deadline):
                         timed_out = True
+                        if left := broker.end_box():
+                            say(
+                                f"the time box has ended; up to {duration(broker.grace)} more for {', '.join(left)}"
+                            )
+                    if timed_out and (not broker.running or time.monotonic() >= deadline + broker.grace):
                         break
             finally:
                 broker.close()  # launchers end their compilers, so ninja ends by itself and keeps its records
@@ -109,6 +119,7 @@ def drive(
         finished=len(good),
         cached=sum(unit.cached for unit in good),
         oom=code != 0 and kills is not None and (broker.machine.oom_kills() or 0) > kills,
+        lost=broker.lost,
         counted=kills is not None,
         code=code,
     )

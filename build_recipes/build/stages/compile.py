@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.build import registrations
-from build_recipes.build.compiling import estimate, outputs
+from build_recipes.build.compiling import box, estimate, outputs
 from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.compiling.broker import Broker
 from build_recipes.build.compiling.costs import learned, unit_name
@@ -276,7 +276,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
         left = len(graphs.pending(graph))
         raise Checkpointed(
             f"the time box ended: {outcome.finished} units finished now, {left} of {len(graph.commands)} are left; "
-            "all that is finished is kept",
+            f"all that is finished is kept{box.cost_of(outcome.lost)}",
             "type the same command again; it goes on from here",
         )
     if not outcome.ok:
@@ -320,6 +320,7 @@ def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: f
     if wrong := outputs.distrust(graph, journal, linked):
         record.told("compile", wrong)
     todo = graphs.pending(graph)
+    box.check(plan.request.time_box, todo, history)
     if todo:
         graphs.order_by_cost(graph.folder, history)
         evidence.renew(plan.tree, record.files_of(plan.tree, "configure"), "cmake/build.ninja")
@@ -333,6 +334,7 @@ def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: f
         journal=journal,
         history=history,
         deadline=deadline,
+        grace=box.grace_of(plan.request.time_box),
     )
     outcome = drive(graph, broker, Progress(todo, history), env=environment, log=log, deadline=deadline)
     if outcome.ok:

@@ -3,6 +3,7 @@
 The data are setup.py, tools/build_rust.py and all CMake files of each, byte for byte (62 kB packed).
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import msgspec
 import pytest
 
 from build_recipes.build.modules import parts
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
 from build_recipes.kit.errors import BadData, HashMismatch, NotAWheel
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.sources import official
 from build_recipes.sources.cmake.trees import Scan, reader
 from build_recipes.sources.lockfile import load_lock, lock_path
@@ -75,6 +79,33 @@ def test_kinds_where_they_are_known_by_hand(sdists: Path) -> None:
     assert "csrc/pybind.cpp" in old.read["flashmla"], "a source: CMake's add_library fails without it"
 
 
+def test_the_build_of_0_12_0_for_thor_stays_what_it_is(sdists: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the plan and the manifest of the whole build that is kept as evidence."""
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    kept = PROJECT / "docs/evidence/thor-v0.12.0"
+    before = json.loads((kept / "plan.json").read_text())
+    built = json.loads((kept / "manifest.json").read_text())
+    now = make_plan(Request(tag="v0.12.0", device="thor"), Places.from_environment()).as_dict()
+    for key in (
+        "wheel_version",
+        "patches",
+        "torch",
+        "arch_list",
+        "platform_tag",
+        "build_type",
+        "only",
+        "without",
+    ):
+        assert now[key] == before[key], key
+    modules = {module.name: module for module in makeup(sdists / "0.12.0").modules}
+    assert set(modules) == {*built["modules"], *built["left_out"]}
+    linked = {
+        name.rsplit("/", 1)[-1].split(".")[0]
+        for name in (entry["path"] for entry in built["audit"]["modules"])
+    }
+    assert linked == {modules[name].target for name in built["modules"] if modules[name].compiled}
+
+
 def test_a_module_that_cmake_does_not_know_is_refused(sdists: Path, tmp_path: Path) -> None:
     for name in ("setup.py", "CMakeLists.txt"):
         (tmp_path / name).write_text(
@@ -94,7 +125,7 @@ def test_foreach_over_literals_is_followed(tmp_path: Path) -> None:
     assert [call.values[-1] for call in scan.calls] == ["one", "two"]
 
 
-PROJECT = """
+SMALL = """
 cmake_minimum_required(VERSION 3.26)
 project(small LANGUAGES C)
 add_library(host MODULE host.c)
@@ -111,7 +142,7 @@ install(CODE "file(WRITE \\"${CMAKE_INSTALL_PREFIX}/x.py\\" text)" COMPONENT fil
 
 
 def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> None:
-    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    (tmp_path / "CMakeLists.txt").write_text(SMALL)
     (tmp_path / "host.c").write_text("int one(void) { return 1; }\n")
     folder, tools = tmp_path / "build", Path(sys.executable).parent
     subprocess.run(

@@ -139,7 +139,7 @@ def manifest_of(built: Built) -> dict[str, Any]:
             "torch_cuda": made.torch_cuda,
             "cross": plan.cross,
         },
-        "modules": list(built.compiled.modules),
+        "modules": [name for name in built.compiled.modules if name not in built.compiled.left_out],
         "left_out": built.compiled.left_out,
         "unresolved_imports": built.packaged.unresolved,
         "ops": built.compiled.ops,

@@ -11,7 +11,7 @@ from build_recipes.build.plan import Plan
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
 from build_recipes.build.stages import compile as compiling
-from build_recipes.build.stages import gate, publish, record, smoke, sources
+from build_recipes.build.stages import gate, publish, record, rust, smoke, sources
 from build_recipes.build.stages.given import check_given
 from build_recipes.build.stages.native import assemble_left
 from build_recipes.build.stages.package import describe, package
@@ -59,7 +59,8 @@ def build(plan: Plan, *, install: bool = False) -> Result:
             send_canary(plan, made)
             compiled, sample = compiling.compile_units(plan, fetched, made, started), None
         step("compile", compiling.summary(compiled))
-        packaged = package(plan, fetched, patched, made, compiled, theirs=theirs)
+        compiled, programs = (compiled, {}) if plan.request.smoke else rust.programs(plan, fetched, compiled)
+        packaged = package(plan, fetched, patched, made, compiled, theirs=theirs, programs=programs)
         step("package", describe(packaged))
         native = assemble_left(plan, packaged.wheel, started)
         packaged = dataclasses.replace(packaged, wheel=native.wheel)

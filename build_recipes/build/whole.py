@@ -123,11 +123,18 @@ def _takes(owner: Module | None, name: str, missing: Collection[str], pin: Offic
 
 
 def complete(
-    wheel: Path, found: Makeup, parts: Iterable[Part], theirs: Official | None, *, limited: Iterable[str] = ()
+    wheel: Path,
+    found: Makeup,
+    parts: Iterable[Part],
+    theirs: Official | None,
+    *,
+    limited: Iterable[str] = (),
+    more: Collection[str] = (),
 ) -> Completeness:
     """Hold a wheel against what the device compiles, and against the official wheel.
 
     :param wheel: as vLLM's setup.py made it.
+    :param more: members that will be put into it.
     :param limited: why it cannot be whole whatever it holds: ``--only``, a smoke build.
     """
     by_target = {part.module.target: part for part in parts}
@@ -137,7 +144,7 @@ def complete(
         reasons.update(dict.fromkeys(f"{part.module.target}: {part.left_out}" for part in lost))
         return Completeness(tuple(reasons))
     with Wheel(wheel) as opened:
-        ours = {name for name in opened.members if not _stands_in(opened, name)}
+        ours = {name for name in opened.members if not _stands_in(opened, name)} | set(more)
     lacking = [
         name
         for name in theirs.rows

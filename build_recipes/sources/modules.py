@@ -11,7 +11,7 @@ import ast
 import enum
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from build_recipes.kit.data import parse_python
@@ -71,6 +71,19 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Crate:
+    """How setup.py has cargo build a Rust program or module."""
+
+    manifest: str
+    """Its Cargo.toml, relative to the tree."""
+    arguments: tuple[str, ...]
+    """``--bin vllm-rs``."""
+    features: tuple[str, ...]
+    program: bool
+    """Whether it is a program; else a Python extension."""
+
+
+@dataclass(frozen=True)
 class Makeup:
     """All of a tree's modules, and what configuring it takes from outside."""
 
@@ -79,6 +92,8 @@ class Makeup:
     """The external trees that CMake declares."""
     read: dict[str, tuple[str, ...]]
     """Tree to its files that vLLM's own CMake reads while it configures (``file(READ ...)``), or lists as sources."""
+    crates: dict[str, Crate] = field(default_factory=dict)
+    """Target of a Rust program to how it is built."""
     linked: tuple[str, ...] = ()
     """Trees whose files are linked into the wheel, not copied, where a variable names a local copy of them."""
 
@@ -111,7 +126,14 @@ def makeup(root: Path, scan: Scan | None = None) -> Makeup:
     cmake = _Project(scan.calls, [entry.name for entry in declared])
     read = reader(root)
     modules = [cmake.module(name, optional) for name, optional in extensions(read)]
-    return Makeup((*modules, *rust_programs(root)), tuple(declared), cmake.configure_reads(), cmake.linked())
+    rust = rust_programs(root)
+    return Makeup(
+        (*modules, *(module for module, _ in rust)),
+        tuple(declared),
+        cmake.configure_reads(),
+        {module.target: crate for module, crate in rust},
+        cmake.linked(),
+    )
 
 
 # -- setup.py ------------------------------------------------------------------------------------
@@ -132,9 +154,9 @@ def extensions(read: Read) -> list[tuple[str, bool]]:
     return list(found.items())
 
 
-def rust_programs(root: Path) -> list[Module]:
+def rust_programs(root: Path) -> list[tuple[Module, Crate]]:
     """What setuptools-rust builds: the ``RustExtension`` calls of setup.py and of the tools it imports."""
-    read, found = reader(root), {}
+    read, found = reader(root), dict[str, tuple[Module, Crate]]()
     tools = sorted(path.relative_to(root).as_posix() for path in root.glob("tools/*.py"))
     for path in ("setup.py", *tools):
         if "RustExtension" not in (read(path) or "") and "RustBin" not in (read(path) or ""):
@@ -144,8 +166,25 @@ def rust_programs(root: Path) -> list[Module]:
                 name = _literal(node, "target", 0)
                 if isinstance(name, str):
                     optional = _literal(node, "optional", 9) is not False
-                    found[name] = Module(name, Kind.RUST, (), f"{path}:{node.lineno}", optional)
+                    module = Module(name, Kind.RUST, (), f"{path}:{node.lineno}", optional)
+                    found[name] = (module, _crate(node))
     return list(found.values())
+
+
+def _crate(node: ast.Call) -> Crate:
+    given = {word.arg: word.value for word in node.keywords}
+    binding = given.get("binding")
+    program = _called(node) == "RustBin" or (isinstance(binding, ast.Attribute) and binding.attr == "Exec")
+    manifest = _literal(node, "path", 1)
+    words = {key: _words(given.get(key)) for key in ("args", "features")}
+    return Crate(
+        manifest if isinstance(manifest, str) else "Cargo.toml", words["args"], words["features"], program
+    )
+
+
+def _words(value: ast.expr | None) -> tuple[str, ...]:
+    items = value.elts if isinstance(value, ast.List | ast.Tuple) else []
+    return tuple(str(item.value) for item in items if isinstance(item, ast.Constant))
 
 
 def _python(read: Read, path: str) -> ast.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +57,12 @@ def package(
     compiled: Compiled,
     *,
     theirs: Official | None,
+    programs: Mapping[str, Path],
 ) -> Packaged:
     """Make the wheel.
 
     :param theirs: the official wheel, to compare with and to take files from.
+    :param programs: members that something else than setup.py made.
     :raises PackageFailed: setup.py stopped; its last words are given.
     """
     started = time.monotonic()
@@ -84,9 +87,15 @@ def package(
             f"vLLM's setup.py did not make a wheel (whole log: {log}):\n{words_said}", f"./inv diagnose {log}"
         )
     check_links(work / "lib")
-    found = complete(wheels[0], makeup(fetched.vllm), compiled.parts, theirs, limited=limits(plan))
+    found = complete(
+        wheels[0], makeup(fetched.vllm), compiled.parts, theirs, limited=limits(plan), more=programs
+    )
     glibc = required_glibc(
-        [path for path in [*(work / "lib").rglob("*"), *found.taken.values()] if is_elf(path)]
+        [
+            path
+            for path in [*(work / "lib").rglob("*"), *found.taken.values(), *programs.values()]
+            if is_elf(path)
+        ]
     )
     tag = f"manylinux_{glibc[0]}_{glibc[1]}_{plan.device.machine}"
     version = plan.wheel_version
@@ -109,6 +118,7 @@ def package(
             put={
                 provenance.MEMBER: provenance.sbom(content_of_build(plan, inputs)),
                 **found.taken,
+                **programs,
                 **renamed(wheels[0], plan.wheel_version, version),
             },
         ),

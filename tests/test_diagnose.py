@@ -74,7 +74,8 @@ def test_a_sample_is_found_in_colours_behind_a_prefix_and_after_a_progress_bar(r
 def test_a_log_of_success_gives_no_finding(path: Path) -> None:
     found = diagnose_file(path)
     assert not found.findings and not found.unknown
-    assert found.lines == len(path.read_text().splitlines())
+    assert found.state == "healthy" or path == ORDINARY
+    assert found.lines == path.read_bytes().count(b"\n")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ _SEARCHED = 1 << 16
 _CARRY = 1 << 16
 """Bytes of a block that are kept for what stands before the next block's first report."""
 
-_UNIT = re.compile(rb"\bFAILED: [^\n]*\n")
+_UNIT = re.compile(rb"\bFAILED: (?!\[code=75\])[^\n]*\n")
 _UNIT_ENDS = re.compile(
     rb"^(?:\S+Z |#\d+ [\d.]+ +)?[ \t]*(?:\[\d+/\d+\] |ninja: |g?make: \*\*\*)", re.MULTILINE
 )
@@ -38,7 +38,7 @@ _SUSPECT = re.compile(
     | [Ff]atal[ :] | FATAL | FAIL(?:ED|URE)?\b | \b[Ff]ailed\b | \b[Kk]illed\b | Aborted | Segmentation
     | Illegal[ ]in | Bus[ ]error | ot[ ]found\b | o[ ]such[ ]file | enied\b | ERR! | \*\*\*[ ] | CRITICAL
     | [ ]File[ ]"[^"]+",[ ]line | Traceback[ ]\(m | \bOutOf | imed[ ]out | refused | undefined[ ]ref | \bOOM
-    | panicked | NCCL[ ]WARN | (?:^|[ |])E:[ ] | \xc3\x97[ ] | what\(\): | Xid
+    | [Ee]rror['")\]]?[ ]*$ | panicked | NCCL[ ]WARN | (?:^|[ |])E:[ ] | \xc3\x97[ ] | what\(\): | Xid
     | \bexit(?:ed)?[ ](?:code|status)[ :]+[1-9]
     | \b[Cc]annot[ ](?:open|find|allocate|connect|import|load|be|create|execute|read|write|access|install|stat|fork
       |use|get|provide)""",

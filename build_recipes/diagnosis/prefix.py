@@ -14,6 +14,11 @@ _CONTROL = re.compile(
     r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
+_INDENTED = re.compile(
+    r"\s+(?=\(\w+ (?:rank=\d+ )?pid=|#\d+ \d|\d+\.\d+ \S|\d{4}-\d\d-\d\d[T ]|\[rank\d|\[pod/"
+    r"|(?:DEBUG|INFO|WARNING|ERROR) \d\d-\d)"
+)
+"""Blanks before a prefix that leaves no doubt."""
 _MOST = 12
 """Prefixes taken off one line."""
 _LEVELS = {
@@ -77,7 +82,9 @@ def _telling(piece: str) -> tuple[bool, bool]:
 
 def strip(shown: str, number: int = 0) -> Line:
     """Take a line's prefixes off."""
-    source, level, at = "", "", 0
+    source, level = "", ""
+    indented = _INDENTED.match(shown)
+    at = indented.end() if indented else 0
     for _ in range(_MOST):
         found = _pattern().match(shown, at)
         if found is None or found.end() == at:

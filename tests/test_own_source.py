@@ -99,6 +99,18 @@ def test_a_folder_has_its_own_version_and_name_and_the_release_lock_stays(places
     assert later.tree == made.tree, "one build tree, which follows its source"
 
 
+def test_a_lock_of_a_folder_without_git_can_be_read_again(places: Places, tree: Path) -> None:
+    source = own.own_source("v0.26.0", str(tree), places)
+    assert source
+    assert source.commit == ""
+    lock = msgspec.structs.replace(
+        load_lock("v0.26.0"), tag=source.name, vllm=source.pin, official=[], digest=""
+    )
+    where = own.own_lock_path(source, places)
+    write_atomic(where, lock_text(msgspec.structs.replace(lock, digest=digest_of(lock))))
+    assert own.own_lock(source, places).official == [], "its own, not the release's that stands in"
+
+
 def test_the_version_is_setuptools_scms(repository: Path, tmp_path: Path, places: Places) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     version, found = own.version_of(repository)

@@ -114,10 +114,10 @@ class VllmPin(Model, frozen=True, kw_only=True):
     """vLLM itself."""
 
     repository: str
-    commit: str
-    """40 digits from git, or the short commit that the source distribution records."""
+    commit: str = ""
+    """40 digits from git, or the short commit that the source distribution records; empty for a folder without."""
     commit_from: str
-    """``git`` or ``sdist``: where the commit was read."""
+    """``git`` or ``sdist``: where the commit was read; ``folder`` and its state for a source of one's own."""
     sdist: FilePin | None = None
 
 

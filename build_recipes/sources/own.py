@@ -202,7 +202,7 @@ def _candidates(own: Own, places: Places) -> list[Lock]:
 
 def differs(lock: Lock, own: Own) -> list[str]:
     """What a folder asks for that a lock does not pin."""
-    lines = other_pins(lock, own.folder)
+    lines = [line.removesuffix(", which is used") for line in other_pins(lock, own.folder)]
     facts = versions.for_version(own.version)
     wanted, torch = build_requirements(own.folder, facts.requirements)
     if torch and all(pin.version != torch for pin in lock.torch):

@@ -25,14 +25,16 @@ from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.scan import Target, Unit, read_module
 from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import make_plan
+from build_recipes.build.rebuild import recorded
 from build_recipes.build.request import Request
+from build_recipes.build.specialising import source_of
 from build_recipes.build.stages.native import assemble_left
 from build_recipes.facts.device import device, devices
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import Elf, mapped
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Wheel
-from build_recipes.kit.errors import ArmoryError, AuditFailed, Checkpointed, ToolchainMismatch
+from build_recipes.kit.errors import ArmoryError, AuditFailed, Checkpointed, CouldNotCheck, ToolchainMismatch
 from build_recipes.kit.paths import Places
 from build_recipes.specialise import choose as choosing
 from build_recipes.specialise import shrink, toolkit, wheel
@@ -290,6 +292,8 @@ def test_a_slim_wheel_is_whole_named_and_for_its_device_alone(tmp_path: Path) ->
     first = one.wheel.read_bytes()
     assert make(source, ["thor"], tmp_path)[0].wheel.read_bytes() == first, "the same bytes again"
     assert (tmp_path / "wheels/simple/vllm/index.json").exists()
+    with pytest.raises(CouldNotCheck, match="made out of a wheel"):
+        recorded(one.wheel)
 
 
 def test_a_wheel_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -399,6 +403,24 @@ def test_ptx_newer_than_its_toolkit_is_refused() -> None:
         toolkit.version_for((99, 0), "")
     with pytest.raises(ToolchainMismatch, match=r"12\.8"):
         toolkit.pin("12.8.93")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "should come first"),
+        ("--device", "should come first"),
+        ("https://example.org/vllm-1-py3-none-any.whl", "no hash"),
+        ("https://example.org/vllm-1-py3-none-any.whl#sha256=12", "no hash"),
+        (f"https://example.org/vllm.zip#sha256={'0' * 64}", "no address of a wheel"),
+        ("/nowhere/vllm.whl", "does not exist"),
+        ("/tmp", "is no wheel"),
+    ],
+)
+def test_what_is_no_source(text: str, why: str) -> None:
+    with pytest.raises(ArmoryError, match=why) as told:
+        source_of(text, Places.from_environment(), "aarch64")
+    assert told.value.advice
 
 
 def test_version_names() -> None:

@@ -16,6 +16,7 @@ from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import console
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places
+from build_recipes.specialise import papers
 from build_recipes.wheelhouse.provenance import MEMBER, Recorded, read
 
 IGNORED = ("tree", "jobs", "host")
@@ -42,6 +43,14 @@ def recorded(wheel: Path) -> Recorded:
     """
     with Wheel(wheel) as opened:
         name = MEMBER.replace("{dist_info}", opened.dist_info)
+        if (
+            papers.SBOM.replace("{dist_info}", opened.dist_info) in opened.members
+            and name not in opened.members
+        ):
+            raise CouldNotCheck(
+                f"{wheel.name} was not built: it was made out of a wheel that its SBOM and its notice name",
+                f"./inv specialise pypi:{opened.version.partition('+')[0]}, with its --device, makes it again",
+            )
         if name not in opened.members:
             raise CouldNotCheck(
                 f"{wheel.name} has no {name}: it was not built here",

@@ -71,7 +71,7 @@ def source_of(text: str, places: Places, machine: str) -> Path:
     if not text or text.startswith("-"):
         raise UsageError(
             f"a wheel should come first, '{text}' does",
-            "invoke specialise WHEEL --device thor (pypi:0.33.0, a path, or a URL with #sha256=)",
+            "./inv specialise WHEEL --device thor (pypi:0.33.0, a path, or a URL with #sha256=)",
         )
     if re.match(r"https?://", text):
         url, _, digest = text.partition("#sha256=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import shutil
 import subprocess
@@ -154,6 +155,29 @@ def test_the_standin_answers_from_the_torch_of_the_target(tmp_path: Path) -> Non
         text=True,
     ).stdout.splitlines()
     assert said == [f"2.11.0+cu130 13.0 None {torch}/share/cmake", "['-DONE', '--two'] /kit None"]
+
+
+def test_the_python_of_the_device_answers_for_its_extension_modules(tmp_path: Path) -> None:
+    """As tools/build_deepgemm_C.py and cmake/external_projects/deepgemm.cmake of 0.26.0 ask."""
+    program = cross.device_python(
+        tmp_path / "device-python", Path(sys.executable), (3, 12), tmp_path / "headers", "aarch64"
+    )
+
+    def ask(code: str) -> str:
+        return subprocess.run(
+            [program, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert (
+        ask("import sysconfig; print(sysconfig.get_config_var('SOABI'))") == "cpython-312-aarch64-linux-gnu"
+    )
+    words = "{k: sysconfig.get_config_var(k) for k in ('EXT_SUFFIX', 'INCLUDEPY')}"
+    code = f"import sysconfig, json; print(json.dumps({words}))"
+    assert json.loads(ask(code)) == {
+        "EXT_SUFFIX": ".cpython-312-aarch64-linux-gnu.so",
+        "INCLUDEPY": str(tmp_path / "headers"),
+    }
+    assert ask("import sysconfig; print(sysconfig.get_config_var('prefix'))") == sys.base_prefix
 
 
 def test_missing_packages_are_named_with_the_exact_command(

@@ -33,6 +33,11 @@ version = _types.ModuleType("torch.version")
 version.__dict__.update(__version__=__version__, cuda=_facts.get("cuda"), hip=_facts.get("hip"))
 
 from torch import utils  # noqa: E402,F401  vLLM's CMake says `import torch; torch.utils...`
+
+
+def compiled_with_cxx11_abi():
+    """What the target's torch tells CMake."""
+    return "_GLIBCXX_USE_CXX11_ABI=0" not in (_ROOT / "share/cmake/Torch/TorchConfig.cmake").read_text()
 '''
 
 STANDIN_EXTENSION = '''"""The constants of torch.utils.cpp_extension that vLLM's build reads."""
@@ -55,6 +60,18 @@ def _constant(name):
 COMMON_NVCC_FLAGS = _constant("COMMON_NVCC_FLAGS")
 CUDA_HOME = os.environ["CUDA_HOME"]
 ROCM_HOME = None
+_TARGET = os.path.join(CUDA_HOME, "targets/sbsa-linux")
+
+
+def include_paths(device_type="cpu"):
+    """Folders of headers, as the real function gives them: torch's, then CUDA's for the target."""
+    own = [str(_ROOT / "include"), str(_ROOT / "include/torch/csrc/api/include")]
+    return own + ([os.path.join(_TARGET, "include")] if device_type == "cuda" else [])
+
+
+def library_paths(device_type="cpu"):
+    """Folders of libraries, torch's and CUDA's for the target."""
+    return [str(_ROOT / "lib")] + ([os.path.join(_TARGET, "lib")] if device_type == "cuda" else [])
 '''
 
 
@@ -69,6 +86,36 @@ def write_standin(site_packages: Path, torch: Path) -> None:
         f"cmake_prefix_path = {str(torch / 'share/cmake')!r}\n",
     )
     write_atomic(site_packages / "torch/utils/cpp_extension.py", STANDIN_EXTENSION)
+
+
+DEVICE_PYTHON = """#!{python}
+# Answers for the device's Python: what it would say of its headers and of the names of its extension modules.
+import sys
+import sysconfig
+
+known = {{"SOABI": {soabi!r}, "EXT_SUFFIX": {suffix!r}, "INCLUDEPY": {headers!r}, "MULTIARCH": {triplet!r}}}
+real = sysconfig.get_config_var
+sysconfig.get_config_var = lambda name: known.get(name, real(name))
+if sys.argv[1:2] != ["-c"]:
+    sys.exit("only -c is answered here")
+exec(compile(sys.argv[2], "-c", "exec"), {{"__name__": "__main__"}})
+"""
+
+
+def device_python(path: Path, python: Path, version: tuple[int, int], headers: Path, machine: str) -> Path:
+    """A program that answers ``sysconfig`` questions as the Python of the target machine would.
+
+    DeepGEMM's module is built by a script of vLLM's own (tools/build_deepgemm_C.py), which asks each Python of
+    ``DEEPGEMM_PYTHON_INTERPRETERS`` so.
+    """
+    triplet = f"{machine}-linux-gnu"
+    soabi = f"cpython-{version[0]}{version[1]}-{triplet}"
+    text = DEVICE_PYTHON.format(
+        python=python, soabi=soabi, suffix=f".{soabi}.so", headers=str(headers), triplet=triplet
+    )
+    write_atomic(path, text)
+    path.chmod(0o755)
+    return path
 
 
 def python_headers(cache: Path, include: Path, machine: str) -> Path:

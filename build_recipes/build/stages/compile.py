@@ -39,7 +39,7 @@ from build_recipes.kit.errors import (
 )
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import Kind, makeup
-from build_recipes.toolchain import ccache
+from build_recipes.toolchain import ccache, cross
 
 LAUNCHER = Path(__file__).resolve().parent.parent / "compiling/unit.py"
 
@@ -86,8 +86,18 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
         if tree.variable and tree.name in fetched.trees and tree.name not in linked
     }
     own = plan.environment(made.cuda_home, made.python, variables)
-    compiler = None if plan.cross else host_compiler(plan)
-    if compiler and not compiler.default:
+    compiler = host_compiler(plan)
+    if plan.cross:
+        answers = cross.device_python(
+            plan.tree / "device-python",
+            made.python,
+            plan.host.python,
+            plan.tree / "python-headers",
+            plan.device.machine,
+        )
+        # read by tools/build_deepgemm_C.py, from 0.22 on; CMake's own compilers are those of the toolchain file
+        own |= {"DEEPGEMM_PYTHON_INTERPRETERS": str(answers), **({"CXX": compiler.cxx} if compiler else {})}
+    elif compiler and not compiler.default:
         cxx = compiler.cxx
         own |= {"CC": compiler.cc, "CXX": cxx, "CUDAHOSTCXX": cxx, "NVCC_CCBIN": shutil.which(cxx) or cxx}
     return {

@@ -60,6 +60,22 @@ def test_the_estimate_stands_before_the_build_and_is_held_against_it(tmp_path: P
     assert "(-50 %)" in estimate.say_how_it_went(entry)
 
 
+def test_a_machine_has_its_own_pace_once_it_has_compiled_enough(
+    table: surveyed.Table, tmp_path: Path
+) -> None:
+    plain = estimate.before("v0.12.0", "0.12.0", "11.0", tmp_path / "new").cpu_s
+    (tmp_path / "old").mkdir()
+    for number in range(estimate.FEWEST):
+        assert estimate.pace(tmp_path) == 1.0
+        unit = f"_C/csrc/x{number}.cu.o"
+        row = {"code": 0, "rss_kib": 1 << 20, "cached": False, "cpu_s": expected(unit).seconds / 2}
+        add_line(tmp_path / "old/units.jsonl", {"unit": unit, **row})
+    assert estimate.pace(tmp_path) == pytest.approx(0.5)
+    made = estimate.before("v0.12.0", "0.12.0", "11.0", tmp_path / "new")
+    assert made.cpu_s == pytest.approx(plain / 2)
+    assert "pace (0.50)" in made.basis
+
+
 def test_the_table_that_is_shipped_can_be_read() -> None:
     found = surveyed.table()
     assert found

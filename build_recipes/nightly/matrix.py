@@ -187,7 +187,7 @@ def _from_survey(tag: str, device: str, config: Config) -> float:
         return 120.0
     known = tag.removeprefix("v") in versions.facts().releases
     version = tag.removeprefix("v") if known else versions.facts().releases[-1]
-    return before(tag, version, device_named(device).arch_list, Path()).cpu_s
+    return before(tag, version, device_named(device).arch_list, Path("/nowhere/x")).cpu_s
 
 
 def _fingerprint(config: Config, plan: Plan, ref: str, omni: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """What a compile is expected to take, said before it starts and held against what it took.
 
 Before a tree is configured its units are those of the survey (the tag's own, else the nearest release's); after
-that they are the graph's. A unit costs what this tree measured, else what costs.toml says.
+that they are the graph's. A unit costs what this tree measured, else what costs.toml says at this machine's pace.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from build_recipes.build.compiling import surveyed
@@ -36,18 +36,46 @@ class Estimate:
     """Where the units and their costs come from."""
     unknown: tuple[str, ...] = ()
     """Targets whose units are not known: what they take comes on top."""
+    pace: float = 1.0
+    """Of this machine against costs.toml."""
 
 
-def of_units(units: Iterable[str], history: dict[str, Cost], basis: str) -> Estimate:
-    """The cost of units by `costs.unit_name`."""
+FEWEST = 8
+"""Units that must have been compiled on a machine before its pace is believed."""
+
+
+def pace(build: Path) -> float:
+    """What units took on this machine, in all its build trees, over what costs.toml says of them: 0.6 is a machine
+    that needs 60 % of the seconds. 1 where too few were compiled.
+
+    :param build: folder of the build trees.
+    """
+    took = hoped = count = 0.0
+    for journal in build.glob("*/units.jsonl"):
+        for unit, cost in learned(journal).items():
+            took, hoped, count = took + cost.seconds, hoped + expected(unit).seconds, count + 1
+    return min(max(took / hoped, 0.2), 5.0) if count >= FEWEST and hoped else 1.0
+
+
+def of_units(units: Iterable[str], history: dict[str, Cost], basis: str, pace: float = 1.0) -> Estimate:
+    """The cost of units by `costs.unit_name`.
+
+    :param history: what units took in this tree.
+    :param pace: this machine's, for units that this tree has not compiled.
+    """
     modules: dict[str, float] = {}
-    costs = {unit: expected(unit, history) for unit in units}
+    costs = {
+        unit: history[unit] if unit in history else Cost(expected(unit).seconds * pace, expected(unit).gib)
+        for unit in units
+    }
+    if pace != 1:
+        basis += f", at this machine's pace ({pace:.2f})"
     for unit, cost in costs.items():
         target = unit.partition("/")[0]
         modules[target] = modules.get(target, 0.0) + cost.seconds
     return Estimate(
         len(costs), sum(modules.values()), max((cost.gib for cost in costs.values()), default=0.0),
-        {target: round(seconds) for target, seconds in sorted(modules.items())}, basis,
+        {target: round(seconds) for target, seconds in sorted(modules.items())}, basis, pace=round(pace, 3),
     )  # fmt: skip
 
 
@@ -72,10 +100,11 @@ def before(
     basis = f"the units of {own} for {arch}" if own else "nothing: no survey is here"
     basis += ", this tree's own figures" if history else ", costs.toml"
     made = of_units(
-        (unit for target, units in found.items() if target in asked for unit in units or ()), history, basis
-    )
+        (unit for target, units in found.items() if target in asked for unit in units or ()),
+        history, basis, pace(tree.parent),
+    )  # fmt: skip
     unknown = tuple(sorted(target for target, units in found.items() if target in asked and units is None))
-    return Estimate(made.units, made.cpu_s, made.gib, made.modules, basis, unknown)
+    return replace(made, unknown=unknown)
 
 
 def commit(tree: Path, made: Estimate, units: Iterable[str], wall_s: float) -> None:
@@ -102,8 +131,10 @@ def settle(tree: Path, units: Iterable[str]) -> dict[str, object]:
     """
     names = set(units)
     took = {unit: cost for unit, cost in learned(tree / "units.jsonl").items() if unit in names}
-    expected_s = sum(expected(unit).seconds for unit in took)
-    entry = read(tree) | {
+    entry = read(tree)
+    factor = entry.get("pace", 1.0)
+    expected_s = sum(expected(unit).seconds for unit in took) * (factor if isinstance(factor, float) else 1.0)
+    entry |= {
         "measured_units": len(took),
         "measured_cpu_s": round(sum(cost.seconds for cost in took.values())),
         "expected_of_measured_cpu_s": round(expected_s),

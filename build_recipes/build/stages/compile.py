@@ -278,7 +278,7 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
         unit, cost = graph.heaviest(history)
         check_memory(plan, unit, cost.gib)
     hoped = estimate.of_units(
-        names, history, f"the configured graph, {'this tree' if history else 'costs.toml'}"
+        names, history, "the configured graph, costs.toml", estimate.pace(plan.places.build)
     )
     estimate.commit(plan.tree, hoped, names, hoped.cpu_s / plan.jobs)
     outcome = run_units(plan, graph, environment, began)

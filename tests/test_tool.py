@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,7 +17,7 @@ import pytest
 
 from build_recipes.door import program
 from build_recipes.kit import console
-from build_recipes.kit.paths import PATCHES, PROJECT
+from build_recipes.kit.paths import PACKAGE, PATCHES, PROJECT
 
 UV = Path(sys.executable).with_name("uv")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -161,3 +162,9 @@ def test_what_is_mistyped_has_a_next_step_and_one_document(
 
 def test_a_checkout_uses_the_patches_at_its_top() -> None:
     assert PATCHES == PROJECT / "patches"
+
+
+def test_every_variable_of_the_program_is_documented() -> None:
+    source = "".join(path.read_text() for path in [*PACKAGE.rglob("*.py"), PROJECT / "inv"])
+    read = set(re.findall(r"VLLM_ARMORY_[A-Z_]+", source))
+    assert not read - set(re.findall(r"VLLM_ARMORY_[A-Z_]+", (PROJECT / "docs/configuration.md").read_text()))

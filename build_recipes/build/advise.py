@@ -216,34 +216,21 @@ def _system(name: str) -> str:
 
 
 def show(advice: Advice) -> None:
-    """Print an advice for people."""
-    rows = [
-        [
-            one.kind,
-            one.name,
-            one.verdict or f"about {console.duration(one.build_s)}",
-            f"{len(one.native)} / {len(one.jit)} / {len(one.absent)}"
+    """Print an advice for people: the answer first, then each choice with what speaks for and against it."""
+    console.say(f"{advice.tag} on {advice.device}: {advice.say}", style="bold")
+    console.say(f"next  {advice.command}")
+    for one in advice.choices:
+        facts = [
+            one.verdict or f"about {console.duration(one.build_s)} to build",
+            f"{len(one.native)} kernel families native, {len(one.jit)} compiled at first use, {len(one.absent)} absent"
             if one.native or one.jit or one.absent
             else "",
             console.size(one.size) if one.size else "",
             f"torch{one.torch}" if one.torch else "",
-            f"CUDA {one.driver}" if one.driver else "",
-            console.duration(one.first_start_s) if one.first_start_s else "",
-            "; ".join(one.why),
+            f"driver for CUDA {one.driver}" if one.driver else "",
+            f"{console.duration(one.first_start_s)} of CPU at the first start" if one.first_start_s else "",
         ]
-        for one in advice.choices
-    ]
-    columns = [
-        "",
-        "what",
-        "verdict",
-        "families native / JIT / absent",
-        "size",
-        "needs",
-        "driver",
-        "JIT, CPU",
-        "why",
-    ]
-    console.table(f"vLLM {advice.tag} on {advice.device}", columns, rows)
-    console.say(advice.say, style="bold")
-    console.say(f"next  {advice.command}")
+        console.say()
+        console.say(f"{one.kind}: {one.name}")
+        for line in (", ".join(filter(None, facts)), *one.why):
+            console.item(line)

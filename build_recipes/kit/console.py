@@ -17,6 +17,7 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,14 @@ def failure(message: str, advice: str) -> None:
     console().print(as_called(message), markup=False)
     console().print("[bold]next[/]  ", end="")
     console().print(as_called(advice), markup=False)
+
+
+def item(text: str) -> None:
+    """Print a line below a heading: indented, and wrapped to the terminal's width."""
+    for line in textwrap.wrap(
+        as_called(text), max(40, console().width), initial_indent="  ", subsequent_indent="  "
+    ):
+        console().print(line, markup=False)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -84,6 +84,11 @@ def test_the_reports_causes(path: Path) -> None:
         assert found.failed is bool(expected)
 
 
+@pytest.mark.parametrize("path", sorted((LOGS / "healthy").glob("*.log")), ids=lambda path: path.stem)
+def test_words_of_errors_in_a_log_of_success_are_none(path: Path) -> None:
+    assert diagnose(path.read_text().splitlines()).state == "healthy"
+
+
 def report(name: str) -> Diagnosis:
     return diagnose((LOGS / f"reports/{name}.log").read_text().splitlines())
 

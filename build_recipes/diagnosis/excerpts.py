@@ -38,7 +38,8 @@ _SUSPECT = re.compile(
     | [Ff]atal[ :] | FATAL | FAIL(?:ED|URE)?\b | \b[Ff]ailed\b | \b[Kk]illed\b | Aborted | Segmentation
     | Illegal[ ]in | Bus[ ]error | ot[ ]found\b | o[ ]such[ ]file | enied\b | ERR! | \*\*\*[ ] | CRITICAL
     | [ ]File[ ]"[^"]+",[ ]line | Traceback[ ]\(m | \bOutOf | imed[ ]out | refused | undefined[ ]ref | \bOOM
-    | [Ee]rror['")\]]?[ ]*$ | panicked | NCCL[ ]WARN | (?:^|[ |])E:[ ] | \xc3\x97[ ] | what\(\): | Xid
+    | No[ ]route[ ] | unreachable\b | [Ee]rror['")\]]?[ ]*$ | panicked | NCCL[ ]WARN | (?:^|[ |])E:[ ] | \xc3\x97[ ]
+    | what\(\): | Xid
     | \bexit(?:ed)?[ ](?:code|status)[ :]+[1-9]
     | \b[Cc]annot[ ](?:open|find|allocate|connect|import|load|be|create|execute|read|write|access|install|stat|fork
       |use|get|provide)""",

@@ -33,7 +33,7 @@ ORDINARY = FAILURES / "ordinary.txt"
 """Lines that logs of success are full of: what is common in them is no good to search for."""
 WORDS = (
     b"FATAL", b"FAIL", b"xcept", b"fatal", b"No such", b"NCCL WARN", b"what():", b"Killed", b"killed", b"Segmentation",
-    b"borted", b"Failed", b"failed",
+    b"borted", b"Failed", b"failed", b"No route", b"Network is",
 )  # fmt: skip
 """Words of reports that are looked for together with the signatures, because they begin as those do."""
 COMMON = (

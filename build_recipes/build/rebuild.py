@@ -34,6 +34,7 @@ class Rebuild:
     """Key of the plan to its value then and now."""
     command: str
     """What builds it again."""
+    request: Request
 
 
 def recorded(wheel: Path) -> Recorded:
@@ -84,7 +85,7 @@ def compare(wheel: Path, places: Places) -> Rebuild:
         for key in sorted(left.keys() | right.keys())
         if left.get(key) != right.get(key) and key.split(".")[0] not in IGNORED
     }
-    return Rebuild(wheel.name, then, now, differs, _command(request))
+    return Rebuild(wheel.name, then, now, differs, _command(request), request)
 
 
 def show(wheel: str, *, json: bool) -> None:

@@ -331,12 +331,20 @@ def retag(
     help={
         "wheel": "a wheel that was built here",
         "plan": "show its plan and what differs from today's (the default; nothing is built)",
+        "check": "build it again, in another folder, and compare it member by member",
+        "cache": "with --check: compiler cache of the second build (auto, ccache, sccache or off)",
         "json": "print one JSON document on stdout",
     },
 )
-def rebuild(c: Context, wheel: str, plan: bool = True, json: bool = False) -> None:
+def rebuild(
+    c: Context, wheel: str, plan: bool = True, check: bool = False, cache: str = "off", json: bool = False
+) -> None:
     """Recreate the plan of a wheel from the wheel alone, and say what differs from today's."""
     with door(json):
+        from build_recipes.build import again
         from build_recipes.build import rebuild as rebuilding
 
+        if check:
+            again.show(wheel, cache=cache, json=json)
+            return
         rebuilding.show(wheel, json=json)

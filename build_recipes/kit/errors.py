@@ -348,6 +348,12 @@ class ImageFailed(ArmoryError):
     exit_code = 81
 
 
+class RebuildDiffers(ArmoryError):
+    """A wheel that was built again has other members; the message lists them."""
+
+    exit_code = 69
+
+
 # -- the night ------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,7 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         f"-DFETCHCONTENT_BASE_DIR={plan.tree / 'deps'}",
         "-DFETCHCONTENT_FULLY_DISCONNECTED=OFF",
         "-DNVCC_THREADS=1",
+        "-DCMAKE_SKIP_BUILD_RPATH=ON",  # it is taken out at the install, but stays in the link's build id
         *(
             f"-DCMAKE_{language}_COMPILER_LAUNCHER={';'.join([*launcher, *cache])}"
             for language in ("C", "CXX", "CUDA")

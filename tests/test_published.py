@@ -90,10 +90,8 @@ def test_a_module_that_nothing_can_import_is_an_error(tmp_path: Path) -> None:
         subprocess.run(
             ["gcc", "-shared", "-fPIC", "-o", tmp_path / f"{name}.so", tmp_path / f"{name}.c"], check=True
         )
-    members = {
-        "vllm/_C.abi3.so": (tmp_path / "good.so").read_bytes(),
-        "vllm/libplain.so": (tmp_path / "empty.so").read_bytes(),
-    }
+    empty = (tmp_path / "empty.so").read_bytes()
+    members = {"vllm/_C.abi3.so": (tmp_path / "good.so").read_bytes(), "vllm/libplain.so": empty}
     good = audit_wheel(make_wheel(tmp_path, members), ["thor"])
     assert not [one for one in good.findings if one.id.startswith("no-entry")]
     members["vllm/_moe_C.abi3.so"] = empty

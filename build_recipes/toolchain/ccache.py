@@ -43,10 +43,6 @@ def environment(cache: Path, tree: Path, choice: str) -> dict[str, str]:
             "CCACHE_NOHASHDIR": "1",
             "CCACHE_MAXSIZE": "20G",
         }
-    # ccache makes paths relative to the build folder; without it the compilers are told to name them like that, so
-    # that the objects are the same bytes (__FILE__ is among them) wherever the tree is, cached or not
-    relative = f"-ffile-prefix-map={tree}=.."
-    own = {"CFLAGS": relative, "CXXFLAGS": relative, "CUDAFLAGS": f"-Xcompiler={relative}"}
     if launcher(choice) == ["sccache"]:
-        return {**own, "SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": "20G"}
-    return own
+        return {"SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": "20G"}
+    return {}

@@ -20,7 +20,7 @@ from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, check_memory, swap_advice
-from build_recipes.build.stages import generated, record, sources, trees
+from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.provision import Provisioned
@@ -147,12 +147,10 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         _clear(plan.tree, folder)
-        since = time.time_ns()
         done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
         if not done.ok:
             words = "\n".join(line for line in done.tail[-30:] if line.strip())
             raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
-        generated.keep_times(fetched.vllm.parent, since, plan.tree / "stages/generated.json")
         return {"folder": str(folder), "build": str(folder / "build.ninja")}
 
     seal = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import platform
 import zipfile
 from pathlib import Path
@@ -14,8 +16,11 @@ from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.promise import Promise
 from build_recipes.build.imports import unresolved
 from build_recipes.build.modules import Part
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
 from build_recipes.build.result import Result, report
 from build_recipes.build.stages.package import check_links
+from build_recipes.build.stages.published import published, sealed
 from build_recipes.build.whole import PLACEHOLDER, Official, complete
 from build_recipes.formats.wheel import Recorded, incomplete
 from build_recipes.kit.errors import PackageFailed
@@ -154,6 +159,24 @@ def test_a_program_of_another_machine_is_refused_and_one_of_its_own_can_run(tmp_
     found = {finding.id: finding.text for finding in audit.findings}
     assert found["machine:vllm-rs"].startswith(f"vllm/vllm-rs is for {machine}")
     assert "vllm/vllm-rs" in [module.path for module in audit.modules]
+
+
+def test_a_wheel_that_lacks_what_could_not_be_had_is_built_again(tmp_path: Path) -> None:
+    places = Places(tmp_path / "cache", tmp_path / "build", tmp_path / "wheels")
+    places.wheels.mkdir()
+
+    def keep(request: Request, version: str) -> bool:
+        plan = make_plan(request, places)
+        wheel = make_wheel(places.wheels, {"vllm/_C.abi3.so": THOR}, version=version)
+        said = {"size": wheel.stat().st_size, "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+        facts = sealed({"schema": 2, "plan": {"fingerprint": plan.fingerprint}, "wheel": said})
+        wheel.with_name(wheel.stem + ".manifest.json").write_text(json.dumps(facts))
+        return published(plan) is not None
+
+    asked = Request(tag="v0.12.0", device="thor")
+    assert not keep(asked, "0.12.0+cu130.thor.partial")
+    assert keep(asked, "0.12.0+cu130.thor")
+    assert keep(dataclasses.replace(asked, only=("_moe_C",)), "0.12.0+cu130.thor.partial")
 
 
 def test_imports_that_lead_nowhere_are_found(tmp_path: Path) -> None:

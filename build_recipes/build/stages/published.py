@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.build.plan import Plan
+from build_recipes.build.plan import Plan, suffix
 from build_recipes.formats.wheel import incomplete
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import parse_json, write_atomic
@@ -68,9 +68,16 @@ def whole(wheel: Path, facts: dict[str, Any]) -> bool:
 
 
 def published(plan: Plan) -> Published | None:
-    """The wheel of this very plan, if it is in wheels/ and whole. Nothing is written."""
+    """The wheel of this very plan, if it is in wheels/ and whole. Nothing is written.
+
+    One that became partial because something could not be had is none: what was lacking may be here by now.
+    """
     for path, wheel, facts in manifests(plan.places.wheels):
-        if facts["plan"].get("fingerprint") == plan.fingerprint and whole(wheel, facts):
+        if facts["plan"].get("fingerprint") != plan.fingerprint:
+            continue
+        if incomplete(wheel.name.split("-")[1]) and not suffix(plan.request):
+            continue
+        if whole(wheel, facts):
             return Published(wheel, path)
     return None
 

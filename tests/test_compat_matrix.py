@@ -214,3 +214,23 @@ def test_nothing_can_be_fetched(places: Places) -> None:
     ):
         patch.setattr(download, "ATTEMPTS", 1)
         matrix.compute(places, workers=1)
+
+
+def test_calls_and_classes_that_fail_an_import_count(places: Places) -> None:
+    """What the pair alone is told: with names, calls and classes."""
+    omni = {
+        "__init__.py": "from vllm.calls import plain\nx = plain(1, b=2)",
+        "k.py": "from vllm.calls import S\nclass Mine(S):\n    extra: int\n",
+    }
+    struct = "import msgspec\nclass S(msgspec.Struct):\n    a: int"
+    vllm = {"1.1.0": "def plain(a, b=1): ...\n" + struct, "1.2.0": "def plain(a): ...\n" + struct + " = 1"}
+    _listing(places, "vllm_omni", [_release(places, "vllm_omni", "1.1", omni)])
+    _listing(places, "vllm", [_release(places, "vllm", v, {"calls.py": text}) for v, text in vllm.items()])
+    found = matrix.compute(places, workers=1)
+    assert _numbers(found) == {"1.1": [0, 2]}
+    checker = Checker(places)
+    report = checker.judge(checker.release("vllm_omni", "1.1"), checker.release("vllm", "1.2.0"))
+    cell = found.cells["1.1", "1.2.0"]
+    assert sorted((b.kind, b.file, b.line) for b in cell.breaks) == sorted(
+        (b.kind, b.file, b.line) for b in report.breaks
+    )

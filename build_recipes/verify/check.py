@@ -79,11 +79,11 @@ class Checker:
     def newest_clean(self, vllm: Tree) -> Tree:
         """The newest release without a break; where every one has some, the nearest in version.
 
-        What a matrix has told is believed for releases that break; the one that is taken is judged now. Of a
-        package whose releases are not counted as vLLM's are, the newest stable one is taken.
+        What a matrix has told is believed for releases that break; the one that is taken is judged now. Of other
+        packages (see `Package.default`) the newest stable release is taken.
         """
         module, published = self.package.module, self.published(releases.FRESH)
-        if self.package.baseline != packages.SAME_MINOR:
+        if self.package.default == "newest":
             stable = [r for r in published if not Version(r.version).is_prerelease]
             return self.release(module, (stable or published)[-1].version)
         counts = known(self.store, self.package.distribution)

@@ -34,6 +34,8 @@ class Package(Model, frozen=True):
     """Modules that serving needs and that its metadata does not name."""
     platform: str = ""
     """A word for the platform that it is for, where its metadata does not register one."""
+    default: str = "newest"
+    """The release that is judged where none is named: ``newest``, or ``clean`` (the newest without a break)."""
     baseline: str = REQUIRES
     """The vLLM it was made for: ``requires`` (the newest that its requirements allow), ``same-minor`` (the same
     version, else the nearest of its minor), or a version."""

@@ -66,14 +66,23 @@ class Caller:
         self.seen: set[Key] = set()
         """Everything that could be judged."""
 
-    def look(self) -> None:
-        """Judge every call, override and attribute."""
+    def look(self, only: set[tuple[str, int]] | None = None) -> None:
+        """Judge every call, override and attribute.
+
+        :param only: file and line of the calls that an import makes: they and classes alone are judged, which is
+            what may fail an import.
+        """
         for module, summary in self.summaries.items():
+            file = self.own.tree.modules[module]
             for call, tested in _calls(summary):
-                self.call(call, module, tested)
+                if only is None or (file, call.line) in only:
+                    self.call(call, module, tested)
             for name in summary.surface.classes:
-                self.overrides(Place(CLASS, module, name))
+                if only is None:
+                    self.overrides(Place(CLASS, module, name))
                 self.fields(Place(CLASS, module, name))
+            if only is not None:
+                continue
             for name, read in summary.flow.selves.items():
                 self.attributes(Place(CLASS, module, name), read)
 

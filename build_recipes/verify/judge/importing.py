@@ -167,6 +167,8 @@ class Player:
         """The condition that was decided by what vLLM is, around the statement that is played."""
         self.dead = 0
         """More than 0 after an exception that surely came: what follows is looked at, and does not happen."""
+        self.ran: dict[tuple[tuple[str, str], bool, bool], Raised | None] = {}
+        """What running a function ended in: surely or perhaps, where it happens or is only looked at."""
         self.left = NOT
         """Whether the function that is played has returned."""
         self.truths: dict[str, int] = {}
@@ -541,9 +543,12 @@ class Player:
         self.executed.add(found)
         if module != here:
             self.result.crossings.add((here, module))
+        key = (found, guard is None, self.dead > 0)
+        if key in self.ran:  # what it does was played, and its events are told
+            return self.ran[key]
         self.stack.append(found)
         left, self.left = self.left, NOT
-        raised = self.block(body, module, guard)
+        raised = self.ran[key] = self.block(body, module, guard)
         self.left = left
         self.stack.pop()
         return raised

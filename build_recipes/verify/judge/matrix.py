@@ -25,7 +25,7 @@ from build_recipes.verify.judge.reach import reach
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import remember
 from build_recipes.verify.judge.table import Question, Release, Table, answer
-from build_recipes.verify.judge.verdict import Cell, cell
+from build_recipes.verify.judge.verdict import Cell, cell, import_breaks
 from build_recipes.verify.packages import Package, entry_points, named
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.releases import Release as Published
@@ -215,9 +215,12 @@ def _judge(
         _store(places),
         published.sha256,
     )
+    from build_recipes.verify.check import Checker  # it asks this module for what was answered
+
     release = Release(tree.summaries(), Resolver(tree), entry_points(tree))
     tiers = reach(tree, release.summaries, release.clean.edges)
     found = {}
+    checker = Checker(places, package)
     for column, encoded in columns:
         table, moved = msgspec.msgpack.decode(encoded, type=Answered)
 
@@ -226,7 +229,11 @@ def _judge(
         ) -> str | None:
             return moved.get(f"{module} {name or ''}")
 
-        found[column.version] = msgspec.msgpack.encode(cell(release, tree, tiers, table, where))
+        vllm = checker.release(VLLM, column.version)
+        more = import_breaks(release, tree, tiers, vllm, checker.baseline(tree, vllm))
+        found[column.version] = msgspec.msgpack.encode(cell(release, tree, tiers, table, where, more=more))
+        vllm.save()
+        vllm.forget()
     return found
 
 

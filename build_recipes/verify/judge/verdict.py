@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -100,15 +101,25 @@ class Cell(msgspec.Struct):
         return sum(1 for entry in self.breaks if entry.tier != PLATFORM)
 
 
-def cell(release: Release, omni: Tree, tiers: dict[str, Reached], table: Table, where: Moved) -> Cell:
-    """Judge a pair by names alone, from a table of vLLM's answers.
+def cell(
+    release: Release,
+    omni: Tree,
+    tiers: dict[str, Reached],
+    table: Table,
+    where: Moved,
+    *,
+    more: Sequence[Break] = (),
+) -> Cell:
+    """Judge a pair from a table of vLLM's answers.
 
     :param tiers: of the release on a vLLM that has everything.
+    :param more: see `import_breaks`.
     """
     played = release.play(table)
     if any(edge.guard is None and edge not in release.clean.edges for edge in played.edges):
         tiers = reach(omni, release.summaries, played.edges)
     breaks = [_entry(event, tiers[event.where], where) for event in played.events if _breaks(event)]
+    breaks.extend(more)
     order = {ENTRY: 0, MODEL: 1, PLATFORM: 2}
     return Cell(sorted(breaks, key=lambda e: order[e.tier]))
 
@@ -207,6 +218,23 @@ def _unread(
     if any(tiers[where].tier != PLATFORM for where, _ in needed):
         found.update(vllm.problems)
     return found
+
+
+def import_breaks(
+    release: Release, omni: Tree, tiers: dict[str, Reached], vllm: Tree, baseline: Tree | None
+) -> list[Break]:
+    """Calls that an import makes and that cannot bind any more, and classes that cannot be made any more."""
+    if baseline is None or baseline.identity == vllm.identity:
+        return []
+    before, after = (Caller(release.summaries, release.own, Resolver(tree)) for tree in (baseline, vllm))
+    before.look(release.clean.calls)
+    after.look(release.clean.calls)
+    by_file = {omni.modules[module]: reached for module, reached in tiers.items()}
+    return [
+        _call_break(key, by_file[key.file])
+        for key, finding in news(before, after).items()
+        if finding.severity == ERROR and key.kind in ("call", "constructor", "class")
+    ]
 
 
 def _news(summaries: dict[str, Summary], own: Resolver, then: Resolver, now: Resolver) -> dict[Key, Finding]:

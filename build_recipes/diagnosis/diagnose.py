@@ -156,7 +156,7 @@ def _conclude(kept: Excerpts, index: Index) -> Diagnosis:
     unit = (first.event.unit if first.event else "") or next(
         (event.unit for event in found if event.unit), None
     )
-    report = _report(first, runs, unit)
+    report = _report(first, runs, unit, found)
     tail = () if known else tuple(kept.unit_tail or kept.tail)
     return Diagnosis("known" if known else "unknown", report, findings, unit, tail, kept.lines, kept.octets)
 
@@ -191,7 +191,7 @@ def _findings(weighed: list[Candidate], first: Candidate) -> tuple[Finding, ...]
     return tuple(told.values())
 
 
-def _report(first: Candidate, runs: list[list[Line]], unit: str | None) -> Report:
+def _report(first: Candidate, runs: list[list[Line]], unit: str | None, found: list[Event]) -> Report:
     event = first.event
     if event is None:
         assert first.rule is not None
@@ -200,7 +200,9 @@ def _report(first: Candidate, runs: list[list[Line]], unit: str | None) -> Repor
         event = Event(said.tool if said else "", "error", line, said.phase if said else "", [line])
     phase = first.rule.signature.phase if first.rule else event.phase
     family = grammar.family(event.tool)
+    context = _context(event, runs)
     name = (first.rule.signature.package if first.rule else "") or subject.package(event)
+    name = name or subject.around(context, phase, found)
     return Report(
         event.line.number,
         event.line.text[:_WIDTH],
@@ -209,7 +211,7 @@ def _report(first: Candidate, runs: list[list[Line]], unit: str | None) -> Repor
         name,
         event.unit or unit or "",
         event.line.source,
-        tuple(_context(event, runs)),
+        tuple(context),
         family.look,
         family.send,
     )

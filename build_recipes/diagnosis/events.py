@@ -78,6 +78,8 @@ class _Reader:
     def __init__(self, lines: list[Line]) -> None:
         self._lines = lines
         self._unit = ""
+        self._compiled = False
+        """Whether the unit is one that a compiler makes."""
 
     def read(self) -> Iterator[Event]:
         at = 0
@@ -96,6 +98,8 @@ class _Reader:
                 event, at = self._said(at)
             if event is not None:
                 event.unit = event.unit or self._unit
+                if self._compiled and event.unit and event.phase in ("", "run", "prepare"):
+                    event.phase = "compile"
                 yield event
 
     # -- tracebacks
@@ -259,7 +263,7 @@ class _Reader:
         if said.role == "harmless" or (line.level in ("debug", "info", "warning") and said.tool != "nccl"):
             return None, at + 1
         if said.role == "unit":
-            self._unit = said.unit
+            self._unit, self._compiled = said.unit, said.phase == "compile"
             return Event(said.tool, "unit", line, said.phase, [line], [], {}, [], said.unit), at + 1
         event = Event(said.tool, said.role, line, said.phase, [line], [], {}, [], said.unit, said.package)
         if said.role == "wrapper":

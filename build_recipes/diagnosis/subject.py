@@ -35,6 +35,8 @@ def package(event: Event) -> str:
     if event.unit and (found := _TREE.search(event.unit)):
         return _name(found)
     text = event.heads[0].text
+    if event.tool == "ld.so" and (found := _SITE.search(text)) and not _LIBRARY.search(text):
+        return _name(found)
     for regex in (_VERSIONED, _MODULE, _LIBRARY, _TREE, _CACHE, _SITE):
         if (found := regex.search(text)) and not grammar.transparent(found.groupdict().get("top") or ""):
             return _name(found)
@@ -47,6 +49,16 @@ def package(event: Event) -> str:
                 found.groupdict().get("top") or ""
             ):
                 return _name(found)
+    return ""
+
+
+def around(lines: list[str], phase: str, found: list[Event]) -> str:
+    """The package that the lines around a failure speak of; where a build failed, the one that was built."""
+    for line in lines:
+        if place := _TREE.search(line) or _CACHE.search(line):
+            return _name(place)
+    if phase in ("prepare", "configure", "compile", "link"):
+        return next((grammar.distribution(event.package) for event in found if event.package), "")
     return ""
 
 

@@ -27,9 +27,10 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from build_recipes.formats.wheel import Wheel, incomplete
+from build_recipes.kit import evidence
 from build_recipes.kit.console import one_line
-from build_recipes.kit.data import Model, load_json, write_atomic
-from build_recipes.kit.errors import ArmoryError, BadData, NotAWheel, NotWritable
+from build_recipes.kit.data import Model, read_sealed, write_atomic, write_sealed
+from build_recipes.kit.errors import ArmoryError, NotAWheel, NotWritable
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.pages import page
 
@@ -60,8 +61,8 @@ class Entry:
 class _Known(Model, frozen=True):
     """What an earlier index knew of a wheel, so that it is hashed once."""
 
-    size: int
-    mtime: int
+    stamp: str
+    """`kit.evidence.stamp`: what must be unchanged for the file not to have been written since."""
     sha256: str
 
 
@@ -106,8 +107,8 @@ def _write(wheels: Path) -> list[Entry]:
     links = [{"href": f"{name}/", "attributes": {}, "text": name} for name in projects]
     root = {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
     _pages(wheels / PAGES, "Simple index", links, root)
-    stamps = {one.file: {"size": one.size, "mtime": one.mtime, "sha256": one.sha256} for one in entries}
-    write_atomic(wheels / _HASHES, json.dumps(stamps))
+    known = {one.file: _Known(stamp=evidence.stamp(wheels / one.file), sha256=one.sha256) for one in entries}
+    write_sealed(wheels / _HASHES, known)
     kept = {f"{entry.file}.metadata" for entry in entries}
     for stale in wheels.glob("*.whl.metadata"):
         if stale.name not in kept:
@@ -120,10 +121,7 @@ def _write(wheels: Path) -> list[Entry]:
 
 def _entries(wheels: Path) -> list[Entry]:
     """Every whole wheel of the folder, by project and version: smoke and partial ones are not offered."""
-    try:
-        known = load_json(wheels / _HASHES, dict[str, _Known])
-    except BadData:
-        known = {}  # there is none yet, or it is damaged: every wheel is hashed
+    known = read_sealed(wheels / _HASHES, dict[str, _Known]) or {}  # not whole: every wheel is hashed
     entries, refused = [], []
     for path in sorted(wheels.glob("*.whl")):
         if not path.name.startswith(".") and not incomplete("".join(path.name.split("-")[1:2])):
@@ -160,7 +158,7 @@ def _entry(path: Path, known: _Known | None) -> Entry:
             )
         metadata = wheel.text(f"{wheel.dist_info}/METADATA").encode()
         requires_python = wheel.metadata.get("Requires-Python", "")
-    fresh = known is not None and (known.size, known.mtime) == (status.st_size, status.st_mtime_ns)
+    fresh = known is not None and known.stamp == evidence.stamp(path)
     beside = path.with_name(f"{path.name}.metadata")
     if beside.is_symlink() or not beside.exists() or beside.read_bytes() != metadata:
         write_atomic(beside, metadata)

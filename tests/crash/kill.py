@@ -20,12 +20,13 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from test_compiling import SLOW, Project
+from test_compiling import Project
 
 from build_recipes.build.compiling import outputs
 from build_recipes.build.compiling.costs import read_journal
 
-UNITS = 24
+UNITS = 40
+TEXT = "#include <string>\nstd::string {name}() {{ return std::string(3, 'a'); }}\n"
 CHILD = "import sys; sys.path.insert(0, {tests!r}); from crash.kill import go_on; go_on({folder!r})"
 
 
@@ -49,14 +50,14 @@ def main() -> int:
         rounds += 1
         place = folder / f"round-{rounds}"
         place.mkdir(parents=True)
-        project = Project(place, {f"u{number}": SLOW.format(name=f"u{number}") for number in range(UNITS)})
+        project = Project(place, {f"u{number}": TEXT.format(name=f"u{number}") for number in range(UNITS)})
         code = CHILD.format(tests=str(Path(__file__).resolve().parents[1]), folder=str(place))
         while True:
             child = subprocess.Popen(
                 [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             try:
-                said = child.communicate(timeout=choice.uniform(1.5, 12) if done < kills else None)[0]
+                said = child.communicate(timeout=choice.uniform(1.0, 8) if done < kills else None)[0]
                 again += said.count("made again")
                 assert child.returncode == 0, said
                 break

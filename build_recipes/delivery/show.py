@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from build_recipes.audit import subject
@@ -11,6 +12,7 @@ from build_recipes.facts import device as devices
 from build_recipes.kit import console
 from build_recipes.kit.errors import UsageError
 from build_recipes.kit.paths import Places
+from build_recipes.sources.download import fetch_files
 
 
 def companions_of(
@@ -56,3 +58,18 @@ def wheel_named(wheel: str, task: str) -> Path:
     """
     check_named(wheel, task)
     return Path(subject.resolve(wheel, Places.from_environment())).resolve()
+
+
+def put(found: resolving.Companions, to: str) -> None:
+    """Put every wheel of the set into a folder, each checked by its hash; ``wheels`` is the folder of the index.
+
+    :raises ArmoryError: see `fetch_files`.
+    """
+    places = Places.from_environment()
+    folder = places.wheels if to == "wheels" else Path(to).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in fetch_files(found.locked, places.downloads).items():
+        if not (folder / name).exists():
+            shutil.copyfile(path, folder / name)
+    console.say(f"{len(found.locked)} wheels are in {folder}")
+    console.say("next  ./inv index --serve --host 0.0.0.0")

@@ -19,6 +19,7 @@ from build_recipes.door.frame import door
         "device": "thor, orin, spark, ... (default: this machine, else thor)",
         "python": "minor version of the Python it will run in (default: 3.12)",
         "fresh": "resolve again, instead of reading the lock that is there",
+        "to": "folder to put all the wheels into (some GB); wheels, to have them in the index for boards without a network",
         "json": "print one JSON document on stdout",
     },
 )
@@ -29,6 +30,7 @@ def companions(
     device: str = "",
     python: str = "",
     fresh: bool = False,
+    to: str = "",
     json: bool = False,
 ) -> None:
     """Say what runs beside vLLM on a device (FlashInfer, Triton, torchvision, ...), each pinned and judged."""
@@ -41,6 +43,8 @@ def companions(
             emit_json(found.as_dict())
         else:
             show.companions(found)
+        if to:
+            show.put(found, to)
 
 
 _INTO = {

@@ -19,7 +19,7 @@ from build_recipes.door.frame import door
         "device": "thor, orin, spark, ... (default: this machine, else thor)",
         "python": "minor version of the Python it will run in (default: 3.12)",
         "fresh": "resolve again, instead of reading the lock that is there",
-        "to": "folder to put all the wheels into (some GB); wheels, to have them in the index for boards without a network",
+        "to": "folder to put all the wheels into (some GB); wheels: where the index is made",
         "json": "print one JSON document on stdout",
     },
 )

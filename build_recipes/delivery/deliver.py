@@ -207,7 +207,7 @@ def _send_ourselves(
     """This program and what it needs, into an environment of its own on the board."""
     major, minor = looked["python"].split(".")[:2]
     glibc = abi.version(looked["glibc"])
-    leave = (*REPLACEABLE, "uv")
+    leave = REPLACEABLE
     pins = tool_wheels(made.device.machine, (int(major), int(minor)), (glibc[0], glibc[1]), leave)
     found = fetch_files(pins, places.downloads)
     packed = places.cache / "deliver" / "armory.tar"

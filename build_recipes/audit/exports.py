@@ -20,7 +20,7 @@ from build_recipes.formats.wheel import Wheel, is_module
 from build_recipes.kit.data import Model, write_atomic
 from build_recipes.kit.errors import BadData, CouldNotCheck
 from build_recipes.kit.hashing import file_sha256
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.registry import file_pins
 
@@ -51,7 +51,7 @@ def libraries(what: str, machine: str, places: Places, stack: contextlib.ExitSta
         if found is None or not found.origin:
             raise CouldNotCheck("this Python has no torch", "name one: --torch 2.11.0")
         what = str(Path(found.origin).parent / "lib")
-    place = Path(what).expanduser()
+    place = user_path(what)
     if not place.exists():
         raise CouldNotCheck(
             f"{place} does not exist", "give a torch version, a wheel or a folder of libraries"

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.audit.installed import Installed
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.errors import NotAWheel, UsageError
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 
 _PYTHONS = [(3, minor) for minor in range(10, 15)]
 _GLIBC = (2, 39)
@@ -57,7 +57,7 @@ def resolve(what: str, places: Places, machine: str = "aarch64") -> Path:
         if found is None or not found.origin:
             raise NotAWheel("this Python has no vllm", "give a .whl file or a site-packages folder")
         return Path(found.origin).parent.parent
-    path = Path(what).expanduser()
+    path = user_path(what)
     if not path.exists():
         raise NotAWheel(f"{path} does not exist", "give a .whl file, pypi:VERSION or a site-packages folder")
     return path

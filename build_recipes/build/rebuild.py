@@ -15,7 +15,7 @@ from build_recipes.build.request import Request
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import console
 from build_recipes.kit.errors import CouldNotCheck
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 from build_recipes.specialise import papers
 from build_recipes.wheelhouse.provenance import MEMBER, Recorded, read
 
@@ -94,7 +94,7 @@ def show(wheel: str, *, json: bool) -> None:
     :raises ArmoryError: see `compare`.
     """
     check_named(wheel, "rebuild")
-    found = compare(Path(wheel).expanduser(), Places.from_environment())
+    found = compare(user_path(wheel), Places.from_environment())
     if json:
         console.emit_json(dataclasses.asdict(found))
         return

@@ -386,7 +386,9 @@ def of_system(error: OSError) -> ArmoryError | None:
 
     Stages check disks and folders before they start; this is for a disk that fills up meanwhile.
     """
-    place = error.filename2 or error.filename or "a file"
+    place = str(error.filename2 or error.filename or "a file")[:300]
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO) and error.filename:
+        return UsageError(f"{place} cannot be used: {error.strerror}", "give the path of a file or folder")
     if disk_is_full(error):
         return NotEnoughDisk(
             f"the disk filled up ({place})", "make room, then type the same again: what is finished is kept"

@@ -9,10 +9,15 @@ own. An installed program keeps build trees and new locks under ``$XDG_STATE_HOM
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from build_recipes.kit.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PROJECT = PACKAGE.parent
@@ -28,13 +33,36 @@ OURSELVES = (sys.executable, str(PACKAGE / "__main__.py"))
 """The words that run this program again, before the name of a command."""
 
 
-def _place(variable: str, default: Path) -> Path:
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it, with ``~`` for a home folder; it need not be there.
+
+    :raises UsageError: it cannot be one: too long, with a NUL, or ``~`` of nobody.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            raise
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{str(text)[:100]!r} is no path: {why}", "give the path of a file or folder"
+        ) from error
+    return path
+
+
+def _place(variable: str, default: Callable[[], Path]) -> Path:
     value = os.environ.get(variable)
-    return Path(value).expanduser().resolve() if value else default
+    try:
+        return user_path(value).resolve() if value else default()
+    except RuntimeError as error:  # nobody's home
+        raise UsageError(
+            "this user has no home folder (HOME is not set) to keep things in", f"export {variable}=/a/folder"
+        ) from error
 
 
 def _xdg(variable: str, default: str) -> Path:
-    """A folder of the XDG Base Directory Specification, for this program."""
+    """A folder of the XDG Base Directory Specification, for this program. Raises RuntimeError: nobody's home."""
     return Path(os.environ.get(variable) or Path.home() / default) / "vllm-armory"
 
 
@@ -51,10 +79,10 @@ def lock_folders() -> list[Path]:
 def configuration_files() -> list[Path]:
     """Where configuration is read from, the strongest last: the user's, then ``armory.toml`` of the checkout, or
     of the folder that one stands in."""
-    return [
-        _xdg("XDG_CONFIG_HOME", ".config") / "config.toml",
-        (PROJECT if CHECKOUT else Path.cwd()) / "armory.toml",
-    ]
+    found = [(PROJECT if CHECKOUT else Path.cwd()) / "armory.toml"]
+    with contextlib.suppress(RuntimeError):  # without a home there is no configuration in it
+        found.insert(0, _xdg("XDG_CONFIG_HOME", ".config") / "config.toml")
+    return found
 
 
 @dataclass(frozen=True)
@@ -68,11 +96,10 @@ class Places:
     @classmethod
     def from_environment(cls) -> Places:
         """The places of this process, read from the environment once."""
-        state = PROJECT if CHECKOUT else state_folder()
         return cls(
-            cache=_place("VLLM_ARMORY_CACHE", _xdg("XDG_CACHE_HOME", ".cache")),
-            build=_place("VLLM_ARMORY_BUILD", state / "build"),
-            wheels=_place("VLLM_ARMORY_WHEELS", (PROJECT if CHECKOUT else Path.cwd()) / "wheels"),
+            cache=_place("VLLM_ARMORY_CACHE", lambda: _xdg("XDG_CACHE_HOME", ".cache")),
+            build=_place("VLLM_ARMORY_BUILD", lambda: (PROJECT if CHECKOUT else state_folder()) / "build"),
+            wheels=_place("VLLM_ARMORY_WHEELS", lambda: (PROJECT if CHECKOUT else Path.cwd()) / "wheels"),
         )
 
     @property

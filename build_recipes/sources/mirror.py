@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from build_recipes.kit import console
 from build_recipes.kit.errors import LockMissing, UsageError
 from build_recipes.kit.host import Host
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 from build_recipes.sources import bundle, tool_wheels
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import FilePin, Lock, load_lock, lock_path, pick_wheels, save_lock
@@ -57,7 +56,7 @@ def mirror(
         "missing": gathered.missing,
     }
     if to:
-        path = Path(to).expanduser().resolve()
+        path = user_path(to).resolve()
         contents = bundle.pack(lock, gathered, path)
         shown |= {"bundle": str(path), "size": path.stat().st_size, "contents": msgspec.to_builtins(contents)}
         console.say(
@@ -96,7 +95,7 @@ def wheelhouse(folder: str, *, leave_out: Sequence[str] = (), offline: bool = Fa
             f"{', '.join(wrong)} cannot be left out: this program imports it",
             f"only programs can: {', '.join(tool_wheels.REPLACEABLE)}",
         )
-    host, path = Host.this(), Path(folder).expanduser().resolve()
+    host, path = Host.this(), user_path(folder).resolve()
     found = tool_wheels.fill(
         path, host.machine, host.python, host.glibc, Places.from_environment().downloads,
         leave_out=leave_out, offline=offline,
@@ -110,7 +109,7 @@ def wheelhouse(folder: str, *, leave_out: Sequence[str] = (), offline: bool = Fa
 
 def unpack(file: str) -> dict[str, Any]:
     """Bring a bundle into the cache, and its lock into the project where there is none for its tag."""
-    path, places = Path(file).expanduser().resolve(), Places.from_environment()
+    path, places = user_path(file).resolve(), Places.from_environment()
     lock, contents = bundle.unpack(path, places)
     try:
         existing = load_lock(lock.tag)

@@ -16,7 +16,7 @@ import msgspec
 
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import UsageError
-from build_recipes.kit.paths import configuration_files
+from build_recipes.kit.paths import configuration_files, user_path
 
 
 class Configuration(Model, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ def configured_mirrors(options: Sequence[str] = ()) -> dict[str, Path]:
     for file in configuration_files():
         if file.is_file():
             for url, folder in load_toml(file, Configuration).mirrors.items():
-                table[key(url)] = check_mirror(url, file.parent / Path(folder).expanduser())
+                table[key(url)] = check_mirror(url, file.parent / user_path(folder))
     return table | parse_mirrors(options)
 
 
@@ -66,7 +66,7 @@ def parse_mirrors(pairs: Sequence[str]) -> dict[str, Path]:
 
 def check_mirror(url: str, folder: Path) -> Path:
     """``folder`` as an absolute path, when a git repository is there. Raises `UsageError`."""
-    path = folder.expanduser().resolve()
+    path = user_path(folder).resolve()
     if not (path / "objects").is_dir() and not (path / ".git").exists():
         raise UsageError(
             f"the mirror of {url} is to be {path}, which is no git repository",

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from build_recipes.kit import console, paths
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 from build_recipes.verify import packages
 from build_recipes.verify.judge.answers import MISSING
 from build_recipes.verify.judge.matrix import kept_table
@@ -112,12 +112,12 @@ class Checker:
 
     def file(self, name: str, module: str) -> Tree:
         """A wheel, an sdist or a folder."""
-        return open_tree(Path(name).expanduser(), module, self.store)
+        return open_tree(user_path(name), module, self.store)
 
     def requirement(self, asked: Asked, omni: Tree) -> str:
         """What uv is asked to install for the package."""
         if asked.omni and _is_path(asked.omni):
-            return str(Path(asked.omni).expanduser().resolve())
+            return str(user_path(asked.omni).resolve())
         project = self.package.distribution
         return str(releases.fetch(releases.find(project, omni.version, self.places), project, self.places))
 
@@ -238,7 +238,7 @@ def wheel_of(asked: Asked, places: Places) -> Path:
     :raises CouldNotCheck: there is none.
     """
     if asked.vllm.endswith(".whl"):
-        return Path(asked.vllm).expanduser().resolve()
+        return user_path(asked.vllm).resolve()
     version = Version((asked.tag or default_tag(places)).removeprefix("v"))
     built = []
     for path in places.wheels.glob("vllm-*.whl"):

@@ -8,7 +8,6 @@ import shlex
 import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -16,9 +15,9 @@ from packaging.version import Version
 
 from build_recipes.audit.run import check_named
 from build_recipes.kit import console
-from build_recipes.kit.errors import NotAWheel, UsageError
+from build_recipes.kit.errors import UsageError
 from build_recipes.kit.pages import page
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import Places, user_path
 from build_recipes.wheelhouse.index import Entry, write_index
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 from build_recipes.wheelhouse.serve import IndexServer, server
@@ -92,9 +91,7 @@ def retag(wheel: str, *, platform: str, version: str, requires: tuple[str, ...],
     :raises ArmoryError: see `rewrite`.
     """
     check_named(wheel, "retag")
-    path = Path(wheel).expanduser()
-    if not path.is_file():
-        raise NotAWheel(f"{path} does not exist", "give a .whl file")
+    path = user_path(wheel)
     lines = {}
     for line in requires:
         try:
@@ -104,7 +101,7 @@ def retag(wheel: str, *, platform: str, version: str, requires: tuple[str, ...],
     started = time.monotonic()
     done = rewrite(
         path,
-        Path(to).expanduser() if to else path.parent,
+        user_path(to) if to else path.parent,
         Edits(version=version, platform=platform, requires=lines),
     )
     console.say(

@@ -208,7 +208,7 @@ def open_tree(path: Path, package: str, store: Store, sha256: str | None = None)
     def load() -> archive.Contents:
         return archive.read(path, package)
 
-    if path.is_dir() or not path.exists():
+    if not path.is_file():
         contents = load()
         return _with(contents, make_index(contents), store, load, whole=True)
     key = bytes.fromhex(sha256 or file_sha256(path))

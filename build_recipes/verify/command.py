@@ -147,7 +147,8 @@ def _show_requirements(needs: Requirements | None) -> None:
         return
     where = f"on {needs.platform}, Python {needs.python}"
     if needs.status == requirements.RESOLVED:
-        console.say(f"requirements: {needs.count} distributions go together {where}")
+        built = f"; without a wheel: {', '.join(needs.from_source)}" if needs.from_source else ""
+        console.say(f"requirements: {needs.count} distributions go together {where}{built}")
     elif needs.status == UNSATISFIABLE:
         console.say(f"requirements: cannot be installed {where}: {needs.why}")
     else:

@@ -1,7 +1,7 @@
 """Whether the requirements of a package and of vLLM can be installed together on a device: uv's resolver says.
 
-Nothing is installed or built. The platform is the device's, not this machine's; wheels alone count, because a
-source distribution that has to be compiled on a board is no answer.
+Nothing is installed or built, and no code of a package is run: the platform is the device's, not this machine's, and
+wheels are read alone. What is published without any wheel is named, and what it needs in turn is not looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,9 @@ RESOLVED, UNSATISFIABLE, UNKNOWN = "resolved", "unsatisfiable", "unknown"
 
 _NOT_OFFLINE = re.compile(
     r"(?i)network connectivity is disabled|network was disabled|offline|error sending request|dns error|timed out"
+)
+_NO_WHEELS = re.compile(
+    r"\b([A-Za-z0-9][\w.-]*?)(?:\[[^\]]*\])?(?:[=<>~!]=?\S+)? has no (?:usable )?wheels(?! with)"
 )
 _SECONDS = 300.0
 
@@ -41,6 +45,8 @@ class Requirements(msgspec.Struct, frozen=True):
     """The resolver's own words, where it found no way."""
     count: int = 0
     """Number of distributions that would be installed."""
+    from_source: tuple[str, ...] = ()
+    """Distributions that are published without a wheel: they are built where they are installed."""
 
 
 def lines(tree: Tree) -> list[str]:
@@ -72,30 +78,27 @@ def resolve(package: Tree, vllm: Tree, device: Device, python: str, *, offline: 
     with tempfile.TemporaryDirectory(prefix="verify-requirements-") as folder:
         asked = Path(folder) / "requirements.in"
         asked.write_text("\n".join([*lines(vllm), *lines(package)]) + "\n", encoding="utf-8")
+        left_out = Path(folder) / "from-source.txt"
         words = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-        words += [
-            "--python-platform",
-            platform,
-            "--python-version",
-            python,
-            "--index-strategy",
-            "first-index",
-        ]
+        words += ["--python-platform", platform, "--python-version", python, "--override", str(left_out)]
         words += [*["--offline"] * offline, str(asked), "--output-file", str(asked.with_suffix(".txt"))]
         environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-        try:
-            ended = process.run(words, env=environment, deadline=_deadline())
-        except TimeoutError:
-            return Requirements(UNKNOWN, platform, python, f"no answer in {_SECONDS:.0f} s")
-        if ended.ok:
-            chosen = asked.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-            return Requirements(RESOLVED, platform, python, count=sum("==" in line for line in chosen))
-        why = " ".join(" ".join(ended.tail).split())
-        status = UNKNOWN if _NOT_OFFLINE.search(why) else UNSATISFIABLE
-        return Requirements(status, platform, python, why)
-
-
-def _deadline() -> float:
-    import time
-
-    return time.monotonic() + _SECONDS
+        deadline, sources = time.monotonic() + _SECONDS, list[str]()
+        while True:
+            left_out.write_text(
+                "".join(f"{name} ; python_version < '3'\n" for name in sources), encoding="utf-8"
+            )
+            try:
+                ended = process.run(words, env=environment, deadline=deadline)
+            except TimeoutError:
+                return Requirements(UNKNOWN, platform, python, f"no answer in {_SECONDS:.0f} s")
+            if ended.ok:
+                chosen = asked.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+                count = sum("==" in line for line in chosen)
+                return Requirements(RESOLVED, platform, python, count=count, from_source=tuple(sources))
+            why = " ".join(" ".join(ended.tail).split())
+            bare = _NO_WHEELS.search(why)
+            if bare is None or bare[1] in sources or len(sources) > 20:
+                status = UNKNOWN if _NOT_OFFLINE.search(why) else UNSATISFIABLE
+                return Requirements(status, platform, python, why, from_source=tuple(sources))
+            sources.append(bare[1])

@@ -147,3 +147,21 @@ def test_of_a_chain_the_first_is_the_one_and_wrappers_are_seen_through() -> None
     ]  # fmt: skip
     found = diagnose(lines)
     assert found.report is not None and found.report.text == "a.Inner: the reason"
+
+
+def test_an_exception_group_is_seen_through() -> None:
+    lines = [
+        "  + Exception Group Traceback (most recent call last):",
+        '  |   File "/x/site-packages/anyio/a.py", line 3, in f',
+        "  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+        "  +-+---------------- 1 ----------------",
+        "    | Traceback (most recent call last):", '    |   File "/x/site-packages/vllm/b.py", line 3, in g',
+        "    | ValueError: the real one", "    +------------------------------------",
+    ]  # fmt: skip
+    found = diagnose(lines).report
+    assert found is not None and (found.line, found.tool, found.package) == (7, "python", "vllm")
+
+
+def test_a_start_that_waits_for_ever_is_not_called_healthy() -> None:
+    waits = "INFO 11-26 08:10:09 [utils.py:1] Waiting for 1 local, 0 remote core engine proc(s) to start."
+    assert diagnose([waits, waits]).state == "unfinished"

@@ -175,6 +175,8 @@ def _failed(weighed: list[Candidate], well: bool) -> bool:
 def _running(ending: list[Line]) -> bool:
     """Whether a log ends in the records of a server at work."""
     records = [line for line in ending[-5:] if line.text]
+    if records and records[-1].text.lower().startswith(("waiting for", "still waiting")):
+        return False
     return bool(records) and all(line.level in ("info", "debug", "warning") for line in records)
 
 

@@ -6,6 +6,7 @@ files are torn by place, each place in two ways. tests/crash/tear.py does the sa
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from crash.tear import WAYS, tear
 from test_plan import plan_of
 
-from build_recipes.build.compiling.costs import read_journal
+from build_recipes.build.compiling.costs import add_line, read_journal
 from build_recipes.build.compiling.graph import read_graph
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
@@ -184,3 +185,26 @@ def test_no_byte_of_a_record_can_change_unseen(tmp_path: Path, way: str) -> None
     path.write_bytes(whole)
     tear(path, way)
     assert read_sealed(path, dict) is None
+
+
+def test_a_binary_tail_of_the_journal_hides_no_line_before_or_after_it(tmp_path: Path) -> None:
+    journal = tmp_path / "units.jsonl"
+    row = {
+        "unit": "_C/a.o",
+        "code": 0,
+        "cpu_s": 1.0,
+        "rss_kib": 1,
+        "output": "a.o",
+        "size": 1,
+        "sha256": "00",
+    }
+    add_line(journal, row)
+    with journal.open("ab") as stream:
+        stream.write(b'\xff\x00\xfe{"unit": ')
+    add_line(journal, {**row, "unit": "_C/b.o"})
+    with journal.open("ab") as stream:
+        stream.write(b'{"unit": "_C/c.o", "code": 0}\n' + b"\x80" * 300)
+    assert [one["unit"] for one in read_journal(journal)] == ["_C/a.o", "_C/b.o"]
+    plain = {key: value for key, value in row.items() if key != "seal"}
+    journal.write_text(json.dumps(plain) + "\n")
+    assert [one["sha256"] for one in read_journal(journal)] == [""], "a line without a seal is no evidence"

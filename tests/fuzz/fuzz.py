@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import targets
 
-CHUNK = 2000
+CHUNK = 500
 """Inputs of one piece of work."""
 
 
@@ -44,6 +44,9 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="target", help=", ".join(targets.TARGETS))
     parser.add_argument("--inputs", type=int, default=100_000, help="in all (default 100000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop after these, with what was tried"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--keep", type=Path, default=Path("fuzz-crashes"), help="folder of inputs that crashed"
@@ -58,8 +61,12 @@ def main() -> int:
         for start in range(0, each, CHUNK)
         for name in names
     ]
-    with ProcessPoolExecutor(asked.jobs, max_tasks_per_child=None) as pool:
+    last = time.monotonic() + 60 * asked.minutes
+    with ProcessPoolExecutor(asked.jobs) as pool:
         for name, count, took in pool.map(work, *zip(*pieces, strict=True)):
+            if time.monotonic() > last:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
             one = total[name]
             one.inputs, one.taken = one.inputs + count.inputs, one.taken + count.taken
             seconds[name] += took

@@ -83,7 +83,7 @@ def test_members_and_logs_that_attack_the_terminal(
 ) -> None:
     member = f"vllm/_C{text}.abi3.so"
     wheel = make_wheel(tmp_path, {member: (DATA / "thor.so").read_bytes()}, record={member: ""})
-    assert invoke("audit", str(wheel), "--device", "thor") == 60
+    assert invoke("audit", str(wheel), "--device", "thor") in (26, 60)  # refused, or told
     log = tmp_path / "a.log"
     log.write_text(
         f"[1/2] x\n{text} nvcc fatal   : Unsupported gpu architecture {text} 'compute_110'\nFAILED: {text}.o\n"

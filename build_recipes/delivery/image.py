@@ -19,6 +19,7 @@ from typing import Any
 
 from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing
 from build_recipes.delivery.programs import uv_program
+from build_recipes.formats.inflate import Archive
 from build_recipes.kit import console, paths, process
 from build_recipes.kit.data import Model, load_json, load_toml, write_atomic
 from build_recipes.kit.errors import ImageFailed, ToolFailed, UsageError
@@ -202,10 +203,9 @@ def _epoch(made: Bundle) -> int:
     if told.isdigit():
         return int(told)
     import calendar
-    import zipfile
 
-    with zipfile.ZipFile(made.wheel) as opened:
-        return calendar.timegm((*max(member.date_time for member in opened.infolist()), 0, 0, 0))
+    with Archive(made.wheel) as opened:
+        return calendar.timegm((*max(row.date_time for row in opened.rows), 0, 0, 0))
 
 
 def write_context(folder: Path, made: Bundle, base: str, uv: Path, *, health: bool) -> None:

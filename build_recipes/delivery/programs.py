@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
+from build_recipes.formats.inflate import Archive
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.paths import Places
 from build_recipes.sources.download import fetch_files
@@ -20,7 +20,7 @@ def uv_program(machine: str, places: Places) -> Path:
     archive = fetch_files([pin], places.downloads)[pin.filename]
     program = places.cache / "uv" / pin.sha256[:16] / "uv"
     if not program.exists():
-        with zipfile.ZipFile(archive) as opened:
-            member = next(name for name in opened.namelist() if name.endswith("/scripts/uv"))
-            write_atomic(program, opened.read(member))
+        with Archive(archive) as opened:
+            member = next(name for name in opened.members if name.endswith("/scripts/uv"))
+            write_atomic(program, opened.read(member, most=opened.bounds.member))
     return program

@@ -49,6 +49,12 @@ class Row:
         return self.filename.endswith("/")
 
     @property
+    def date_time(self) -> tuple[int, int, int, int, int, int]:
+        """Year, month, day, hour, minute, second."""
+        time, date = self.date
+        return (date >> 9) + 1980, date >> 5 & 15, date & 31, time >> 11, time >> 5 & 63, (time & 31) * 2
+
+    @property
     def readable(self) -> bool:
         """Whether it is stored or deflated, and nothing else was done to it."""
         return self.compress_type in (0, 8) and not self.flag_bits & _STRANGE
@@ -79,7 +85,9 @@ def rows(read_at: ReadAt, size: int, most: int) -> Iterator[Row]:
         at += name_length + extra_length + comment_length
         if at > length or disk or needs & 0xFF > 63:
             raise ValueError(
-                "its table is damaged" if at > length else f"version {needs / 10} is needed to read it"
+                "its table is damaged"
+                if at > length
+                else f"version {(needs & 0xFF) / 10} is needed to read it"
             )
         plain, packed, offset = _long(extra, plain, packed, offset)
         name = raw.decode("utf-8" if flags & _UTF8 else "cp437")

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from build_recipes.audit.audit import OnDevice
 from build_recipes.audit.families import family_table
 from build_recipes.build.specialising import Asked, run
 from build_recipes.facts.device import devices
@@ -40,14 +41,12 @@ COLUMNS = (
 )
 
 
-def titles(result: Result, status: str) -> str:
-    """Families of one status on the result's device."""
-    found = [
-        family_table().family[name].title
-        for name, one in result.after.families.items()
-        if one.status == status
+def titles(found: OnDevice, status: str) -> str:
+    """Families of one status. Those that are absent are asked of the source: the result does not know them."""
+    names = [
+        family_table().family[name].title for name, one in found.families.items() if one.status == status
     ]
-    return ", ".join(found) or "–"
+    return ", ".join(names) or "–"
 
 
 def row(version: str, result: Result, kind: str, cpu: float, source: tuple[float, float]) -> list[str]:
@@ -56,7 +55,7 @@ def row(version: str, result: Result, kind: str, cpu: float, source: tuple[float
         version, result.device, kind, f"{source[0]:.0f} → {result.size / 1e6:.0f}",
         f"{source[1]:.0f} → {result.installed / 1e6:.0f}",
         f"{result.before.verdict} → {result.after.verdict}",
-        titles(result, "jit"), titles(result, "absent"), f"{cpu:.0f}",
+        titles(result.after, "jit"), titles(result.before, "absent"), f"{cpu:.0f}",
     ]  # fmt: skip
 
 
@@ -122,13 +121,14 @@ def main() -> None:
     here = Places.from_environment()
     table = []
     for version in asked.versions:
-        before = set(here.downloads.glob("*/vllm-*aarch64.whl"))
+        own = f"*/vllm-{version}-*aarch64.whl"
+        before = set(here.downloads.glob(own))
         with tempfile.TemporaryDirectory(dir=here.build if here.build.exists() else None) as folder:
             places = dataclasses.replace(here, build=Path(folder) / "build", wheels=Path(folder) / "wheels")
             for line in rows_of(version, [name for name in asked.native.split(",") if name], places):
                 table.append(line)
                 print(time.strftime("%H:%M:%S"), " | ".join(line), file=sys.stderr, flush=True)
-        for path in set(here.downloads.glob("*/vllm-*aarch64.whl")) - before if not asked.keep else ():
+        for path in set(here.downloads.glob(own)) - before if not asked.keep else ():
             path.unlink()
             path.with_name(f"{path.name}.ok").unlink(missing_ok=True)
     for line in [list(COLUMNS), ["---"] * len(COLUMNS), *table]:

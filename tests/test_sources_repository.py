@@ -19,7 +19,7 @@ from build_recipes.kit.errors import NetworkError, OfflineError, RevisionMissing
 from build_recipes.sources import remote, repository
 from build_recipes.sources.library import Library
 from build_recipes.sources.mirrors import configured_mirrors, key, parse_mirrors
-from build_recipes.sources.repository import export_tree
+from build_recipes.sources.repository import Repository, export_tree
 from build_recipes.sources.submodules import absolute, parse_gitmodules, submodules_of
 
 URL = "https://example.org/Group/Thing.git"
@@ -287,3 +287,11 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
         library.resolve(URL, "v1")
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+def test_a_machine_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan asks what is in the cache before git is installed."""
+    make_repository(tmp_path / "own", {"f": "x"})
+    own = Repository("https://e.org/own", tmp_path / "own/.git")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not own.has("0" * 40)

@@ -77,7 +77,7 @@ class Repository:
         """Whether the commit and its tree are there (a tag object of that hash is no commit)."""
         try:
             return self.git("cat-file", "-t", f"{commit}^{{tree}}") == "tree"
-        except git.GitCommandError:
+        except (git.GitCommandError, git.GitCommandNotFound):  # a plan is shown on a machine without git, too
             return False
 
     def resolve(self, revision: str) -> str:

@@ -60,8 +60,8 @@ def parse_duration(text: str, option: str = "--time-box") -> float:
     """
     if not text:
         return 0.0
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    match = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", text)
     if not match or not any(match.groups()):
-        raise UsageError(f"{option} {text} is no duration", "write 9m, 5h30m, 45s or 30d")
+        raise UsageError(f"{option} {text[:40]} is no duration", "write 9m, 5h30m, 45s or 30d")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)

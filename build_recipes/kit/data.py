@@ -131,7 +131,7 @@ def seal(content: object) -> bytes:
 
 def unseal(line: bytes, kind: type[T]) -> T | None:
     """What `seal` was given; None where one byte of it is not as it was, or it does not fit ``kind``."""
-    with contextlib.suppress(ValueError, msgspec.MsgspecError):
+    with contextlib.suppress(ValueError, RecursionError):
         sealed = msgspec.json.decode(line, type=_Sealed)
         if hashlib.sha256(sealed.content).hexdigest() == sealed.seal:
             return msgspec.json.decode(sealed.content, type=kind)

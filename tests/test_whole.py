@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from wheel_maker import DATA, make_wheel
 
-from build_recipes.audit.audit import audit_wheel
+from build_recipes.audit import scan
+from build_recipes.audit.audit import audit_wheel, judge
 from build_recipes.audit.promise import Promise
 from build_recipes.build.imports import unresolved
 from build_recipes.build.modules import Part
@@ -22,6 +23,7 @@ from build_recipes.build.result import Result, report
 from build_recipes.build.stages.package import check_links
 from build_recipes.build.stages.published import published, sealed
 from build_recipes.build.whole import PLACEHOLDER, Official, complete
+from build_recipes.facts.device import device
 from build_recipes.formats.wheel import Recorded, incomplete
 from build_recipes.kit.errors import PackageFailed
 from build_recipes.kit.paths import Places
@@ -140,6 +142,9 @@ def test_a_partial_wheel_says_so_in_its_name_and_is_not_offered(
     audit = audit_wheel(wheel, ["thor"])
     assert audit.as_dict()["incomplete"] == word
     assert (word in [finding.id for finding in audit.findings]) == bool(word)
+    module = scan.Module("vllm/_C.abi3.so", 1, 1, machine="aarch64")
+    told = judge("thor", device("thor"), [module], audit.findings)
+    assert told.reasons[:1] == ((next(one.text for one in audit.findings if one.id == word),) if word else ())
     report(Result(wheel, wheel, up_to_date=False, seconds=1))
     assert ("pip install" in capsys.readouterr().err) == (not word)
 
@@ -177,6 +182,17 @@ def test_a_wheel_that_lacks_what_could_not_be_had_is_built_again(tmp_path: Path)
     assert not keep(asked, "0.12.0+cu130.thor.partial")
     assert keep(asked, "0.12.0+cu130.thor")
     assert keep(dataclasses.replace(asked, only=("_moe_C",)), "0.12.0+cu130.thor.partial")
+
+
+def test_another_project_s_module_of_the_same_name_is_not_vllms(tmp_path: Path) -> None:
+    """DeepGEMM's is called _C, too: with it alone, a wheel was ready."""
+    name = "vllm/third_party/deep_gemm/_C.cpython-311-aarch64-linux-gnu.so"
+    alone = audit_wheel(make_wheel(tmp_path, {name: THOR, "vllm/__init__.py": b""}), ["thor"])
+    assert alone.devices["thor"].verdict == "not usable"
+    assert any("has no _C module" in reason for reason in alone.devices["thor"].reasons)
+    both = make_wheel(tmp_path, {name: THOR, "vllm/_C.abi3.so": THOR}, version="0.12.1")
+    found = audit_wheel(both, ["thor"], promise=Promise("thor", ("_C",), native=("_C",)))
+    assert not any(one.id.endswith("deep_gemm._C") and one.severity == "error" for one in found.findings)
 
 
 def test_imports_that_lead_nowhere_are_found(tmp_path: Path) -> None:

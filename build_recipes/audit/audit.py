@@ -250,7 +250,7 @@ def judge(
     if against:
         return OnDevice(name, NOT_USABLE, tuple(against), families)
     slow = [family for family, one in families.items() if one.status == verdict.JIT]
-    notes = []
+    notes = [one.text for one in found if one.id in ("partial", "smoke")]
     if slow:
         units = sum(families[family].jit_units for family in slow)
         driver = max(

@@ -37,8 +37,14 @@ class Finding:
 
 
 def stem(path: str) -> str:
-    """Module name of a path: ``vllm/_C.abi3.so`` is ``_C``."""
-    return PurePosixPath(path).name.split(".")[0]
+    """Module name of a path: ``vllm/_C.abi3.so`` is ``_C``.
+
+    A third party's keeps its folder: ``vllm/third_party/deep_gemm/_C.cpython-312-....so`` is ``deep_gemm._C``, and not
+    the module that every model calls.
+    """
+    whole = PurePosixPath(path)
+    name = whole.name.split(".")[0]
+    return f"{whole.parent.name}.{name}" if "third_party" in whole.parts else name
 
 
 def completeness(wheel: Distribution) -> Iterator[Finding]:

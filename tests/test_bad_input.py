@@ -26,7 +26,7 @@ from test_compiling import Project
 from wheel_maker import make_wheel
 
 import tasks
-from build_recipes.build.compiling.costs import expected, learned
+from build_recipes.build.compiling.costs import learned
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compiling
@@ -196,7 +196,7 @@ def test_an_nvcc_that_is_older_or_newer_than_fits(
 
 def test_a_toolkit_that_is_none(door: Door, tmp_path: Path) -> None:
     said = door.refuses(41, "build", "--tag", "v0.12.0", "--device", NATIVE, "--cuda", str(tmp_path))
-    assert f"{tmp_path}/bin/nvcc does not run" in said
+    assert f"--cuda {tmp_path}: there is no {tmp_path}/bin/nvcc" in said
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,9 @@ def test_a_wheels_folder_that_is_read_only(places: Places) -> None:
 def test_a_build_disk_that_is_too_small(places: Places) -> None:
     done = mounted("size=1g", places.build, "build", "--tag", "v0.12.0", "--device", "thor")
     assert done.returncode == 44, done.stderr
-    assert "1.0 GiB free; the build tree needs about 8" in done.stderr
-    assert "VLLM_ARMORY_BUILD=/big/disk" in done.stderr
+    assert "1.1 GB are free and" in done.stderr
+    assert f"the build tree 8.1 GB in {places.build}" in done.stderr
+    assert "VLLM_ARMORY_BUILD" in done.stderr
 
 
 def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path) -> None:
@@ -365,8 +366,8 @@ def test_a_network_that_is_cut_in_the_middle(
 
 
 @pytest.mark.parametrize("victim", ["cc1plus", "g++"])
-def test_a_compiler_that_the_kernel_killed(victim: str, tmp_path: Path, places: Places) -> None:
-    """What the OOM killer does is SIGKILL; the unit is told, and expected to need more the next time."""
+def test_a_compiler_that_somebody_killed(victim: str, tmp_path: Path, places: Places) -> None:
+    """A SIGKILL that the kernel did not count as out of memory is told as one from outside."""
     plan = make_plan(Request(tag="v0.12.0", device=NATIVE), places)
     plan.tree.mkdir(parents=True)
     units = "".join(
@@ -392,10 +393,11 @@ def test_a_compiler_that_the_kernel_killed(victim: str, tmp_path: Path, places: 
     killer.join()
     assert not outcome.ok
     error = compiling.failure(plan, outcome)
-    assert (error.exit_code, "mod/victim.cpp.o was killed" in error.args[0]) == (52, True), str(error)
+    assert (error.exit_code, "victim.cpp.o was killed from outside" in error.args[0]) == (51, True), str(
+        error
+    )
     assert error.advice.startswith("type the same command again")
-    unit = "mod/victim.cpp.o"
-    assert learned(project.journal)[unit].gib >= expected(unit).gib * 4 / 3 - 0.01
+    assert "mod/victim.cpp.o" not in learned(project.journal), "a kill by hand says nothing of its memory"
 
 
 def test_a_unit_that_does_not_compile_is_no_kill(places: Places) -> None:

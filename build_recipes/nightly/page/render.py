@@ -1,18 +1,16 @@
-"""The page itself: a grid, plots and failures, each with a text that says the same."""
+"""The page itself: a grid, plots and failures, each with a text that says the same. pages/page.html draws it."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from build_recipes.kit.console import duration, size
+from build_recipes.kit.pages import page
 from build_recipes.nightly.page import plots
-from build_recipes.nightly.page.markup import Markup, el, join
-from build_recipes.nightly.page.view import Cell, Run, View
+from build_recipes.nightly.page.view import Run, View
 
-HERE = Path(__file__).resolve().parent
 SHOWN_FAILURES = 40
 SHOWN_COLUMNS = 60
 MARKS = {
@@ -24,78 +22,61 @@ MARKS = {
 }
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its numbers as a table."""
+
+    name: str
+    title: str
+    plot: plots.Plot | None
+    """None where there is no value yet."""
+    head: list[str]
+    rows: list[list[str]]
+    legend: list[str]
+    words: str = ""
+
+
 def render(title: str, shown: View, wheels_url: str = "") -> str:
     """The whole document.
 
     :param wheels_url: where wheels are downloaded from; without it their names are no links.
     """
-    template = string.Template((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=join([title]),
+    return page(
+        "build_recipes.nightly.page",
+        "page.html",
+        title=title,
+        shown=shown,
         updated=shown.updated or "never",
-        updated_text=shown.updated.replace("T", " ").replace("Z", " UTC") or "never",
         summary=_summary(shown),
-        grid=_grid(shown, wheels_url),
+        wheels_url=wheels_url.rstrip("/"),
         history=_history(shown),
-        failures=_failures(shown),
+        failures=shown.failures[:SHOWN_FAILURES],
+        older=len(shown.failures) - SHOWN_FAILURES,
+        newest={cell.run.id for cell in shown.cells.values() if cell.run},
+        marks=MARKS,
+        colours=plots.COLOURS,
+        details=_details,
+        minute=_minute,
+        size=lambda value: size(float(value)),
     )
 
 
-def _summary(shown: View) -> Markup:
+def _summary(shown: View) -> str:
     states = [cell.run.state for cell in shown.cells.values() if cell.run]
     words = [f"{states.count(state)} {state}" for state in ("green", "red", "checkpointed", "interrupted")]
     words = [word for word in words if not word.startswith("0 ")]
     running = sum(1 for cell in shown.cells.values() if cell.running)
     if running:
         words.append(f"{running} running")
-    return join([", ".join(words) or "nothing has been built yet", "."])
+    return f"{', '.join(words) or 'nothing has been built yet'}."
 
 
 # -- the grid ------------------------------------------------------------------------------------
 
 
-def _grid(shown: View, wheels_url: str) -> Markup:
-    head = el("tr", el("th", "tag", scope="col"), [el("th", name, scope="col") for name in shown.devices])
-    rows = [
-        el(
-            "tr",
-            el("th", label, scope="row"),
-            [_cell(shown.cells.get((label, name)), label, name, wheels_url) for name in shown.devices],
-        )
-        for label in shown.labels
-    ]
-    caption = el("caption", "The newest result of each tag on each device")
-    return _scrolling("grid", "tags and devices", el("table", caption, el("thead", head), el("tbody", rows)))
-
-
-def _cell(cell: Cell | None, label: str, device: str, wheels_url: str) -> Markup:
-    if cell is None:
-        return el("td", el("span", "never built", class_="quiet"))
-    parts = []
-    if cell.running:
-        parts.append(el("p", el("span", MARKS["running"], class_="state running"), class_="first"))
-    run = cell.run
-    if run is not None:
-        badge: Markup = el("span", MARKS.get(run.state, run.state), class_=f"state {run.state}")
-        if run.state == "red":
-            badge = el("a", badge, href=f"#{run.anchor}", aria_label=f"red: why {label} failed for {device}")
-        parts.append(el("p", badge, class_="first"))
-        parts.append(el("dl", [_pair(name, value) for name, value in _details(run, wheels_url)]))
-    return el("td", parts)
-
-
-def _pair(name: str, value: Markup | str) -> Markup:
-    return el("div", el("dt", name), el("dd", value))
-
-
-def _details(run: Run, wheels_url: str) -> list[tuple[str, Markup | str]]:
-    rows: list[tuple[str, Markup | str]] = []
-    if run.wheel:
-        name = str(run.wheel.get("name", ""))
-        link = el("a", name, href=f"{wheels_url.rstrip('/')}/{name}") if wheels_url else el("span", name)
-        rows.append(
-            ("wheel", join([size(float(run.wheel.get("size", 0))), " ", el("span", link, class_="file")]))
-        )
+def _details(run: Run) -> list[tuple[str, str]]:
+    """What a cell says below its state, but for the wheel."""
+    rows: list[tuple[str, str]] = []
     if run.build_s:
         facts = run.steps["build"].get("facts") or {}
         cached = (
@@ -106,10 +87,15 @@ def _details(run: Run, wheels_url: str) -> list[tuple[str, Markup | str]]:
         word = _word(name, data)
         if word and name != "build":
             rows.append((name, word))
-    rows.append(("when", run.ended[:16].replace("T", " ") or run.started[:16].replace("T", " ")))
+    rows.append(("when", _minute(run.ended or run.started)))
     if run.attempts > 1:
         rows.append(("nights", str(run.attempts)))
     return rows
+
+
+def _minute(when: str) -> str:
+    """``2026-11-20 03:14`` of a time stamp."""
+    return when[:16].replace("T", " ")
 
 
 def _word(name: str, data: dict[str, Any]) -> str:
@@ -138,25 +124,23 @@ def _judged(device: str, entry: dict[str, Any]) -> str:
 # -- history -------------------------------------------------------------------------------------
 
 
-def _history(shown: View) -> Markup:
+def _history(shown: View) -> list[Figure]:
     if not shown.finished:
-        return el("p", "No job has ended yet.", class_="quiet")
-    return join(
-        [
-            _plot("build-time", "Build time", shown, lambda run: run.build_s / 60 or None, _minutes),
-            _plot("wheel-size", "Wheel size", shown, lambda run: run.wheel.get("size"), size),
-            _nights(shown),
-        ]
-    )
+        return []
+    return [
+        _by_night("build-time", "Build time", shown, lambda run: run.build_s / 60 or None, _minutes),
+        _by_night("wheel-size", "Wheel size", shown, lambda run: run.wheel.get("size"), size),
+        _nights(shown),
+    ]
 
 
 def _minutes(value: float) -> str:
     return f"{value:.0f} min" if value >= 10 or value == int(value) else f"{value:.1f} min"
 
 
-def _plot(
-    name: str, title: str, shown: View, value: Callable[[Run], float | None], show: Callable[[float], str]
-) -> Markup:
+def _by_night(
+    name: str, title: str, shown: View, value: Callable[[Run], float | None], show: plots.Show
+) -> Figure:
     """A line for each job that ever had a value, a column for each night."""
     nights = list(dict.fromkeys(run.night for run in shown.finished))[-SHOWN_COLUMNS:]
     points: dict[str, dict[str, float]] = {}
@@ -167,112 +151,23 @@ def _plot(
     series = [
         plots.Series(job, [known.get(night) for night in nights]) for job, known in sorted(points.items())
     ]
-    heading = el("h3", title, id=name)
-    if not series:
-        return el("section", heading, el("p", "No values yet.", class_="quiet"), aria_labelledby=name)
-    legend = el(
-        "ul",
-        [el("li", plots.legend_mark(number), " ", one.name) for number, one in enumerate(series)],
-        class_="legend",
-    )
     drawn = plots.lines(f"{name}-plot", f"{title} of each job by night", nights, series, show)
     rows = [
-        el("tr", el("th", night, scope="row"), [el("td", _number(one.values[at], show)) for one in series])
+        [night, *("none" if (one := line.values[at]) is None else show(one) for line in series)]
         for at, night in enumerate(nights)
     ]
-    head = el("tr", el("th", "night", scope="col"), [el("th", one.name, scope="col") for one in series])
-    return _figure(
-        name,
-        title,
-        heading,
-        [legend, _scrolling(f"{name}-box", f"plot: {title}", drawn)],
-        head=head,
-        rows=rows,
-    )
+    names = [one.name for one in series]
+    return Figure(name, title, drawn if series else None, ["night", *names], rows, names)
 
 
-def _number(value: float | None, show: Callable[[float], str]) -> str:
-    return "none" if value is None else show(value)
-
-
-def _nights(shown: View) -> Markup:
+def _nights(shown: View) -> Figure:
     nights = shown.nights[-SHOWN_COLUMNS:]
-    heading = el("h3", "Failing nights", id="failing")
-    drawn = plots.bars("failing-plot", "Green and red jobs by night", nights)
-    rows = [
-        el("tr", el("th", night, scope="row"), el("td", green), el("td", red)) for night, green, red in nights
-    ]
-    head = el("tr", [el("th", name, scope="col") for name in ("night", "green", "red")])
-    words = el("p", "Hatched: red jobs; plain: green ones.", class_="quiet")
-    return _figure(
+    return Figure(
         "failing",
         "Failing nights",
-        heading,
-        [words, _scrolling("failing-box", "plot: failing nights", drawn)],
-        head=head,
-        rows=rows,
+        plots.bars("failing-plot", "Green and red jobs by night", nights),
+        ["night", "green", "red"],
+        [[night, str(green), str(red)] for night, green, red in nights],
+        [],
+        "Hatched: red jobs; plain: green ones.",
     )
-
-
-def _figure(
-    name: str, title: str, heading: Markup, drawn: list[Markup], *, head: Markup, rows: list[Markup]
-) -> Markup:
-    table = el("table", el("caption", f"{title} by night"), el("thead", head), el("tbody", rows))
-    numbers = el(
-        "details",
-        el("summary", f"{title} in numbers"),
-        _scrolling(f"{name}-numbers", f"{title} in numbers", table),
-    )
-    return el("section", heading, drawn, numbers, aria_labelledby=name)
-
-
-# -- failures ------------------------------------------------------------------------------------
-
-
-def _failures(shown: View) -> Markup:
-    if not shown.failures:
-        return el("p", "No job has failed.", class_="quiet")
-    newest = {cell.run.id for cell in shown.cells.values() if cell.run}
-    parts = [_failure(run, is_open=run.id in newest) for run in shown.failures[:SHOWN_FAILURES]]
-    left = len(shown.failures) - SHOWN_FAILURES
-    if left > 0:
-        parts.append(el("p", f"{left} older failures are in the feed.", class_="quiet"))
-    return join(parts)
-
-
-def _failure(run: Run, *, is_open: bool) -> Markup:
-    inner = [el("p", run.reason or "no reason was recorded"), *map(_failed_step, run.failed_steps())]
-    where = el("p", f"run {run.id} on {run.host}, compiler cache: {run.cache}", class_="quiet")
-    summary = el("summary", f"{run.job}, {run.ended[:16].replace('T', ' ')} UTC")
-    return el("details", summary, inner, where, id=run.anchor, open=is_open)
-
-
-def _failed_step(data: dict[str, Any]) -> Markup:
-    name = str(data.get("step", ""))
-    findings = data.get("findings") or []
-    words = [
-        pair
-        for one in findings
-        for pair in (
-            _pair("cause", f"{one.get('cause')} ({one.get('id')})"),
-            _pair("what to do", str(one.get("fix"))),
-        )
-    ]
-    diagnosis = (
-        el("dl", words) if words else el("p", "No known failure was recognised in the log.", class_="quiet")
-    )
-    command = el("p", el("code", " ".join(map(str, data.get("command") or []))))
-    excerpt = el("pre", el("code", "\n".join(map(str, data.get("excerpt") or ["(no output)"]))))
-    code = data.get("exit")
-    return el(
-        "section",
-        el("h3", f"{name}: exit code {code}" if code is not None else name),
-        command,
-        diagnosis,
-        _scrolling("", f"last lines of {name}", excerpt),
-    )
-
-
-def _scrolling(name: str, label: str, content: Markup) -> Markup:
-    """A box that scrolls sideways by keyboard, too."""
-    return el("div", content, id=name or None, class_="scroll", role="group", aria_label=label, tabindex=0)

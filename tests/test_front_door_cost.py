@@ -56,10 +56,14 @@ def published(places: Places) -> Path:
     return wheel
 
 
-@pytest.mark.parametrize("words", [["--list"], ["plan", "--tag", "v0.12.0", "--device", "thor"]])
-def test_what_only_looks_imports_nothing_heavy(words: list[str], places: Places) -> None:
-    modules, _ = run(*words)
+def test_a_list_of_commands_imports_nothing_heavy() -> None:
+    modules, _ = run("--list")
     assert not modules & HEAVY
+
+
+def test_a_plan_imports_what_it_takes_to_look_into_git_mirrors_and_no_more(places: Places) -> None:
+    modules, _ = run("plan", "--tag", "v0.12.0", "--device", "thor")
+    assert not modules & (HEAVY - {"git", "requests"})
 
 
 def test_a_build_with_nothing_to_do_imports_nothing_heavy(published: Path) -> None:

@@ -18,7 +18,6 @@ from build_recipes.build.plan import Plan
 from build_recipes.formats.wheel import Recorded, Wheel, is_module
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import ArmoryError
-from build_recipes.sources import official
 from build_recipes.sources.lockfile import OfficialPin
 from build_recipes.sources.modules import Kind, Makeup, Module
 
@@ -100,6 +99,8 @@ def gather(plan: Plan, found: Makeup, missing: Collection[str]) -> Official | No
     :param missing: external trees that could not be had.
     :returns: None where there is none, or it cannot be read.
     """
+    from build_recipes.sources import official
+
     request, downloads = plan.request, plan.places.downloads
     try:
         pinned = official.of(plan.lock.official, plan.device.machine)

@@ -18,11 +18,7 @@ from build_recipes.sources.library import Library
 from build_recipes.sources.mirrors import configured_mirrors
 from build_recipes.sources.remote import fetch_history
 from build_recipes.sources.repository import Repository, config_options, export_tree
-from build_recipes.sources.scm import describe, next_version
-
-SEAL = ".vllm-armory-commit"
-VERSION = ".vllm-armory-version"
-"""What the commit is called: `git describe` with setuptools-scm's rules."""
+from build_recipes.sources.scm import SEAL, VERSION, describe, next_version
 
 
 def checkout(

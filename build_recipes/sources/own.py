@@ -22,11 +22,9 @@ from build_recipes.kit import paths
 from build_recipes.kit.data import load_toml
 from build_recipes.kit.errors import ArmoryError, LockEdited, LockMissing, UsageError
 from build_recipes.kit.paths import Places
-from build_recipes.sources.checkout import SEAL, VERSION
-from build_recipes.sources.fetch import files_of, other_pins
 from build_recipes.sources.lockfile import Lock, VllmPin, digest_of, load_lock, lock_path
 from build_recipes.sources.requirements import build_requirements
-from build_recipes.sources.scm import describe, next_version
+from build_recipes.sources.scm import SEAL, VERSION, describe, next_version
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,8 @@ def version_of(folder: Path, hint: str = "") -> tuple[str, str]:
 def content_of(folder: Path) -> str:
     """SHA-256 over the names and bytes of a source folder's files."""
     seal = hashlib.sha256()
+    from build_recipes.sources.fetch import files_of
+
     for name in files_of(folder):
         path = folder / name
         data = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
@@ -202,6 +202,8 @@ def _candidates(own: Own, places: Places) -> list[Lock]:
 
 def differs(lock: Lock, own: Own) -> list[str]:
     """What a folder asks for that a lock does not pin."""
+    from build_recipes.sources.fetch import other_pins
+
     lines = [line.removesuffix(", which is used") for line in other_pins(lock, own.folder)]
     facts = versions.for_version(own.version)
     wanted, torch = build_requirements(own.folder, facts.requirements)

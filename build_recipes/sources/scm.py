@@ -10,6 +10,10 @@ from packaging.version import InvalidVersion, Version
 from build_recipes.kit import process
 from build_recipes.kit.errors import ToolFailed
 
+SEAL = ".vllm-armory-commit"
+VERSION = ".vllm-armory-version"
+"""What the commit is called: `git describe` with setuptools-scm's rules."""
+
 
 def describe(folder: Path, *git: str, revision: str = "HEAD") -> str:
     """``git describe`` of a folder, ``v0.33.0-12-g<40 digits>``; empty where no tag is to be found."""

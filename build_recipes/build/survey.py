@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from packaging.version import Version
@@ -40,6 +41,10 @@ from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import Kind, makeup
 
 NATIVE, JIT, NONE = "native", "jit", "none"
+
+
+LOG = re.compile(r" \(whole log: [^)]*\):?")
+"""A place on the machine that ran it, which is not for docs/."""
 
 
 @dataclass
@@ -123,10 +128,25 @@ def _kept(places: Places, cell: Cell) -> bool:
 def read_cells(places: Places) -> list[Cell]:
     """Every cell that was made, oldest tag first."""
     cells = [_read(path) for path in (places.build / "survey/cells").glob("*.json")]
+    return in_order(cell for cell in cells if cell)
+
+
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Oldest tag first, devices as in devices.toml."""
     order = list(devices.devices())
-    return sorted(
-        (cell for cell in cells if cell), key=lambda cell: (Version(cell.tag[1:]), order.index(cell.device))
-    )
+    return sorted(cells, key=lambda cell: (Version(cell.tag[1:]), order.index(cell.device)))
+
+
+def _published(docs: Path) -> list[Cell]:
+    try:
+        cells = [Cell(**row) for row in parse_json((docs / "survey.json").read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+    arch = {name: device.arch_list for name, device in devices.devices().items()}
+    for cell in cells:
+        known = surveyed.units_of(cell.tag, arch[cell.device]) or {}
+        cell.units = {target: None if units is None else list(units) for target, units in known.items()}
+    return cells
 
 
 def _read(path: Path) -> Cell | None:
@@ -248,10 +268,16 @@ def lacks(cell: Cell) -> list[str]:
 
 
 def publish(cells: Sequence[Cell], asked: Sequence[tuple[str, str]], docs: Path) -> None:
-    """Write docs/survey.json, docs/survey.md, and the table that estimates are made from."""
-    plain = [{key: value for key, value in asdict(cell).items() if key != "units"} for cell in cells]
+    """Write docs/survey.json, docs/survey.md, and the table that estimates are made from.
+
+    Cells that stand in docs/survey.json and were not made here stay: each machine adds what it ran.
+    """
+    made = {(cell.tag, cell.device) for cell in cells}
+    ours = [replace(cell, error=LOG.sub("", cell.error.partition("\n")[0])) for cell in cells]
+    shown = in_order([*ours, *(cell for cell in _published(docs) if (cell.tag, cell.device) not in made)])
+    plain = [{key: value for key, value in asdict(cell).items() if key != "units"} for cell in shown]
     write_atomic(docs / "survey.json", json.dumps(plain, indent=1) + "\n")
-    write_atomic(docs / "survey.md", page(cells, asked))
+    write_atomic(docs / "survey.md", page(shown, asked))
     known: surveyed.Table = dict(surveyed.table())
     for cell in cells:
         if cell.stage == "done":
@@ -289,7 +315,7 @@ def _text(cell: Cell | None, notes: dict[str, int]) -> str:
         return "-"
     said = []
     if cell.stage != "done":
-        said.append(f"stops at {cell.stage}: {' '.join(cell.error.split())[:300]}")
+        said.append(f"stops at {cell.stage} ({cell.code}): {cell.error}")
     if short := lacks(cell):
         said.append(f"not at hand: {', '.join(short)}")
     for target, row in cell.modules.items():

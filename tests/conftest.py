@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from build_recipes.kit.console import PROGRAM
 from build_recipes.kit.paths import Places
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a background shell has Ctrl-C ignored, and what we start would inherit that; the tests press it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# however the tests were called (CI gives a path), what they call is called by its own name
+os.environ.pop(PROGRAM, None)
 
 
 @pytest.fixture(scope="session", autouse=True)

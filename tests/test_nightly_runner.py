@@ -14,12 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from build_recipes.kit import ourselves
 from build_recipes.kit.errors import NightBusy, NightFailed
 from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly import events, feed, leash, matrix, runner, sharing, steps
 from build_recipes.nightly.extract import extract
 from build_recipes.nightly.night import open_store
+from build_recipes.nightly.page.view import fold
 
 REAL = Places.from_environment()
 INVOKE = Path(sys.executable).with_name("invoke")
@@ -80,7 +82,15 @@ def test_a_red_job_does_not_stop_the_others_and_keeps_its_words(tmp_path: Path, 
     assert rows[1]["exit"] == 12
     assert any("nowhere" in line for line in rows[1]["excerpt"])
     assert rows[1]["command"] == ["./inv", "plan", "--tag", "v0.14.0", "--device", "nowhere"]
-    reasons = {data["reason"] for data in of(places, "ended")}
+    ended = {data["reason"]: data for data in of(places, "ended")}
+    reasons = set(ended)
+    failed = ended["s1 failed with exit code 12"]["failed"]
+    assert (failed["step"], failed["exit"], failed["excerpt"]) == ("s1", 12, rows[1]["excerpt"])
+    assert failed["log"] == rows[4]["log"]
+    assert "nowhere" in (matrix.folder(places) / failed["log"]).read_text()
+    shown = {run.reason: run for run in fold(event for _, event in night.store.events())}
+    assert shown["s1 failed with exit code 12"].failed == failed
+    assert all(len(run.commit) == 40 for run in shown.values()), "which state of this program ran"
     assert {"s1 failed with exit code 12"} < reasons
     assert any("no tag v0.12.7" in reason for reason in reasons)
 
@@ -207,6 +217,19 @@ def test_no_child_outlives_a_killed_night(tmp_path: Path, background: bool) -> N
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < limit
         time.sleep(0.02)
+
+
+def test_the_run_of_a_workflow_is_told() -> None:
+    """By GitHub Actions' default variables; the builder is what GitHub's attestations name."""
+    workflow = "owner/name/.github/workflows/nightly.yml@refs/heads/main"
+    known = {
+        "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/name", "GITHUB_RUN_ID": "7",
+        "GITHUB_RUN_ATTEMPT": "2", "GITHUB_WORKFLOW_REF": workflow, "GITHUB_SHA": "a" * 40,
+    }  # fmt: skip
+    told = ourselves.invocation(known)
+    assert told.builder == f"https://github.com/{workflow}"
+    assert told.url == "https://github.com/owner/name/actions/runs/7/attempts/2"
+    assert ourselves.invocation({}) == ourselves.Invocation(ourselves.LOCAL)
 
 
 def test_secrets_and_colours_stay_out_of_results(tmp_path: Path, places: Places) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -20,6 +19,7 @@ from invoke.tasks import Task
 
 from build_recipes.door import building, delivering, machine, nights, project, sources, wheels
 from build_recipes.kit import console, paths
+from build_recipes.kit.ourselves import version
 
 GROUPS: dict[str, ModuleType] = {
     "Build a wheel": building,
@@ -44,20 +44,6 @@ def shown() -> dict[str, ModuleType]:
 
 
 namespace = Collection(*(task for module in shown().values() for task in tasks_of(module)))
-
-
-def version() -> str:
-    """The program's version: of a checkout as git tells it, else as setuptools-scm wrote it; else ``unknown``."""
-    if paths.CHECKOUT:
-        from setuptools_scm import get_version
-
-        with contextlib.suppress(LookupError, OSError):  # no git, or no history: a tarball of the tree
-            return str(get_version(root=str(paths.PROJECT)))
-    try:
-        from build_recipes._version import version as found
-    except ImportError:
-        return "unknown"
-    return str(found)
 
 
 class Armory(Program):

@@ -1,9 +1,15 @@
 """What happens in a night, as events: the lines of the feed and the rows of the database are the same.
 
-    started  a run begins, or goes on:  job tag device fingerprint runner attempt
-    step     one command ended:         step state exit seconds command facts findings excerpt
-    paused   to be gone on with:        state (checkpointed | interrupted) seconds
-    ended    green or red:              state seconds wheel reason
+    started  a run begins, or goes on:  job label tag ref device fingerprint runner attempt program url
+    step     one command ended:         step gate state exit seconds command log facts findings excerpt
+    paused   to be gone on with:        state (checkpointed | interrupted) seconds reason failed
+    ended    green or red:              state seconds wheel reason failed
+
+``program`` is this program's ``version`` and ``commit`` (40 digits), ``url`` the page of the workflow's run that the
+attempt was made in (empty for one by hand), ``ref`` the commit of vLLM where the job is main. ``log`` is the step's
+log, relative to the folder of the nights (``logs/RUN/STEP.log``); ``excerpt`` its last lines where it did not pass.
+``failed`` is the step that made the run red: its ``step``, ``exit``, ``log``, ``excerpt``, and ``cause`` and ``fix``
+where the failure is known (the first of its ``findings``).
 
 A *job* is a cell of the matrix (``v0.12.0-thor``); a *run* is one try to make it green, which may take several
 nights; an *attempt* is one process working on a run. An event's id is made from what it is about, so the
@@ -56,6 +62,24 @@ class _Facts(msgspec.Struct):
     wheel: _Wheel | None = None
 
 
+class Program(msgspec.Struct):
+    """Which state of this program ran."""
+
+    version: str = ""
+    commit: str = ""
+
+
+class Failed(msgspec.Struct):
+    """The step that made a run red."""
+
+    step: str = ""
+    exit: int | None = None
+    log: str = ""
+    excerpt: list[str] = []
+    cause: str = ""
+    fix: str = ""
+
+
 class _Data(msgspec.Struct):
     """The keys of an event that this program reads, where they are there; what else is there is let through."""
 
@@ -64,7 +88,12 @@ class _Data(msgspec.Struct):
     device: str = ""
     fingerprint: str = ""
     compiler_cache: str = ""
+    ref: str = ""
+    url: str = ""
+    program: Program | None = None
     step: str = ""
+    log: str = ""
+    failed: Failed | None = None
     state: str = ""
     reason: str | None = None
     seconds: Size = 0.0

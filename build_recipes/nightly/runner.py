@@ -13,11 +13,12 @@ import fcntl
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from build_recipes.kit import ourselves
 from build_recipes.kit.console import duration, say, step, warn
 from build_recipes.kit.errors import NightBusy, NightFailed, NotWritable, UsageError
 from build_recipes.kit.paths import Places
@@ -139,6 +140,8 @@ def run_job(night: Night, job: Job, run: str = "") -> str:
             "job": job.id, "label": job.label, "tag": job.tag, "ref": job.ref, "device": job.device,
             "runner": job.runner, "fingerprint": job.fingerprint, "attempt": night.attempt,
             "estimate_s": job.estimate_s, "compiler_cache": night.cache.name,
+            "program": {"version": ourselves.version(), "commit": ourselves.commit()},
+            "url": ourselves.invocation().url,
         },
     )  # fmt: skip
 
@@ -164,9 +167,10 @@ def _walk(night: Night, job: Job, run: str) -> tuple[str, dict[str, Any]]:
     here = night.device == job.device
     wheel: dict[str, Any] = {}
     broken = ""
+    failed: dict[str, Any] = {}
     for command in commands(night.config, job, tree=tree, cache=night.cache.choice, device_here=here):
         if broken or (command.needs_wheel() and not wheel):
-            _tell_step(night, run, command, steps.Outcome("not run"), [])
+            _tell_step(night, run, command, steps.Outcome("not run"))
             continue
         words = command.words(wheel=wheel.get("path", "WHEEL"), time_box=_time_box(night))
         left = night.left()
@@ -175,17 +179,18 @@ def _walk(night: Night, job: Job, run: str) -> tuple[str, dict[str, Any]]:
         step(command.name, shlex.join(["./inv", *words]))
         log = night.folder / "logs" / run / f"{command.name.replace(' ', '-')}.log"
         outcome = steps.run(words, log, env=night.cache.environment(), deadline=night.deadline, say=_echo)
-        got = _tell_step(night, run, command, outcome, words)
+        told = _tell_step(night, run, command, outcome, words=words, log=log)
         if outcome.state in ("checkpointed", "interrupted"):
             return outcome.state, {"reason": f"stopped in {command.name}"}
         if command.step.name == "build" and outcome.state == "passed":
-            wheel = got
+            wheel = told["facts"]
         if outcome.state == "failed" and command.step.gate:
             broken = f"{command.name} failed with exit code {outcome.exit}"
+            failed = failed_step(told)
     if not broken and not wheel and any(entry.name == "build" for entry in night.config.step):
         broken = "there is no wheel"
     if broken:
-        return "red", {"reason": broken}
+        return "red", {"reason": broken, **({"failed": failed} if failed else {})}
     return "green", {"wheel": wheel.get("wheel"), "path": wheel.get("path")} if wheel else {}
 
 
@@ -201,9 +206,10 @@ def _time_box(night: Night) -> str:
 
 
 def _tell_step(
-    night: Night, run: str, command: Command, outcome: steps.Outcome, words: list[str]
-) -> dict[str, Any]:
-    got = extract(command.name, outcome.document)
+    night: Night, run: str, command: Command, outcome: steps.Outcome, *, words: list[str] | None = None,
+    log: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Record how a step ended. Returns the event's data."""
     data: dict[str, Any] = {
         "step": command.name,
         "gate": command.step.gate,
@@ -211,8 +217,10 @@ def _tell_step(
         "exit": outcome.exit,
         "seconds": round(outcome.seconds, 2),
         "command": ["./inv", *words] if words else [],
-        "facts": got,
+        "facts": extract(command.name, outcome.document),
     }
+    if log is not None and log.is_file():
+        data["log"] = log.relative_to(night.folder).as_posix()
     if outcome.findings:
         data["findings"] = list(outcome.findings)
     if outcome.excerpt:
@@ -222,7 +230,20 @@ def _tell_step(
         warn(f"{command.name}: {outcome.state}" + (f" (exit code {outcome.exit})" if outcome.exit else ""))
     elif outcome.state == "passed":
         say(f"            {command.name}: passed in {duration(outcome.seconds)}")
-    return got
+    return data
+
+
+def failed_step(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What the end of a red run says of the step that made it red, from that step's own data."""
+    known = dict(next(iter(told.get("findings") or ()), {}))
+    return {
+        "step": told["step"],
+        "exit": told["exit"],
+        "log": told.get("log", ""),
+        "excerpt": told.get("excerpt", []),
+        "cause": known.get("cause", ""),
+        "fix": known.get("fix", ""),
+    }
 
 
 @contextlib.contextmanager

@@ -29,6 +29,14 @@ class Run:
     attempts: int = 0
     reason: str = ""
     cache: str = ""
+    ref: str = ""
+    """Commit of vLLM where the job is main, else the tag."""
+    commit: str = ""
+    """Commit of this program, 40 digits; empty where it is not known."""
+    url: str = ""
+    """Page of the workflow's run of its last attempt; empty for one by hand."""
+    failed: dict[str, Any] = field(default_factory=dict)
+    """The step that made it red (see `events`): ``step``, ``exit``, ``log``, ``excerpt``, ``cause``, ``fix``."""
     wheel: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -101,6 +109,8 @@ def fold(events: Iterable[Event]) -> list[Run]:
             run.label = label + run.job.removeprefix(f"{label}-{run.device}")
             run.started = run.started or event.time
             run.host, run.cache = event.host, str(data.get("compiler_cache", ""))
+            run.ref, run.url = str(data.get("ref", "")), str(data.get("url", ""))
+            run.commit = str((data.get("program") or {}).get("commit", ""))
             run.attempts += 1
             run.state = run.state if run.state in FINISHED else "running"
         elif event.kind == "step":
@@ -109,7 +119,7 @@ def fold(events: Iterable[Event]) -> list[Run]:
             run.state = str(data.get("state", ""))
             run.seconds += float(data.get("seconds", 0))
             run.ended, run.reason = event.time, str(data.get("reason") or "")
-            run.wheel = data.get("wheel") or {}
+            run.wheel, run.failed = data.get("wheel") or {}, data.get("failed") or {}
     return [run for run in runs.values() if run.label]
 
 

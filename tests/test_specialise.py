@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ import fuzz_modules
 from cuobjdump import cuobjdump, listing
 from wheel_maker import make_wheel
 
+from build_recipes.audit import origin
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.scan import Target, Unit, read_module
 from build_recipes.build.compiling.assemble import assemble
@@ -294,6 +296,28 @@ def test_a_slim_wheel_is_whole_named_and_for_its_device_alone(tmp_path: Path) ->
     assert (tmp_path / "wheels/simple/vllm/index.json").exists()
     with pytest.raises(CouldNotCheck, match="made out of a wheel"):
         recorded(one.wheel)
+
+
+def test_what_the_source_had_and_is_gone_is_named_by_the_audit(tmp_path: Path) -> None:
+    (made,) = make(source_wheel(tmp_path), ["thor"], tmp_path)
+    with Wheel(made.wheel) as opened:
+        assert origin.families(opened) == {"flash-attention-2": 2, "layernorm": 1}
+    (tmp_path / "gone").mkdir()
+    name = "vllm-0.33.0.dist-info/sboms/vllm-armory-specialise.cdx.json"
+
+    def audited(value: str) -> dict[str, Any]:
+        row = {"name": origin.FAMILIES, "value": value}
+        document = {"metadata": {"component": {"properties": [row]}}}
+        path = source_wheel(tmp_path / "gone", **{name: json.dumps(document).encode()})
+        return audit_wheel(path, ["spark", "thor"]).devices
+
+    spark, thor = audited(origin.told({"qutlass": 18, "layernorm": 1, "unheard of": 3})).values()
+    assert (spark.families["qutlass"].status, spark.families["qutlass"].absent) == ("absent", 18)
+    assert "not there: QuTLASS" in spark.reasons
+    assert thor.families["qutlass"].status == "not needed" and "unheard of" not in thor.families
+    assert (thor.families["layernorm"].native, thor.families["layernorm"].absent) == (1, 0)
+    for damaged in ("{", '{"qutlass": "many"}', "[]"):
+        assert "qutlass" not in audited(damaged)["spark"].families
 
 
 def test_a_wheel_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from build_recipes.audit import coverage as verdict
-from build_recipes.audit import findings, subject
+from build_recipes.audit import findings, origin, subject
 from build_recipes.audit.closure import Closure, Library, close
 from build_recipes.audit.coverage import FamilyOnDevice
 from build_recipes.audit.families import family_table
@@ -185,7 +185,11 @@ def audit_distribution(
         ids = {one.id for one in kept}
         found = [one for one in found if one.id not in ids] + kept
     there = {promise.device: promise.newest_glibc} if promise else {}
-    judged = {name: judge(name, one, seen.modules, found, there.get(name)) for name, one in asked.items()}
+    had = origin.families(opened)
+    judged = {
+        name: judge(name, one, seen.modules, found, glibc=there.get(name), source=had)
+        for name, one in asked.items()
+    }
     return Audit(
         wheel=opened.path.name,
         version=opened.version,
@@ -215,13 +219,20 @@ def _parts(wheel: Distribution) -> dict[str, int]:
 
 
 def judge(
-    name: str, entry: Device, modules: Sequence[Module], found: Sequence[Finding], glibc: tuple[int, ...] | None = None
-) -> OnDevice:  # fmt: skip
+    name: str,
+    entry: Device,
+    modules: Sequence[Module],
+    found: Sequence[Finding],
+    *,
+    glibc: tuple[int, ...] | None = None,
+    source: Mapping[str, int] | None = None,
+) -> OnDevice:
     """The verdict for one device.
 
     :param glibc: of its system, where that is known better than from the table.
+    :param source: see `coverage.families`.
     """
-    families = verdict.families(modules, entry)
+    families = verdict.families(modules, entry, source)
     against = [one.text for one in found if one.severity == "error" and one.breaks]
     unresolved = [one for one in found if one.id.startswith("closure:")]
     if len(unresolved) > 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
@@ -48,8 +48,13 @@ def best(unit: Unit, device: Device) -> Target | None:
     return max(fitting, key=lambda target: (target.arch, target.suffix), default=None)
 
 
-def families(modules: Iterable[Module], device: Device) -> dict[str, FamilyOnDevice]:
-    """Every kernel family the modules hold, as it stands on a device, in the order of families.toml."""
+def families(
+    modules: Iterable[Module], device: Device, source: Mapping[str, int] | None = None
+) -> dict[str, FamilyOnDevice]:
+    """Every kernel family the modules hold, as it stands on a device, in the order of families.toml.
+
+    :param source: kernels of each family in the wheel that this one was made from: what is gone is absent.
+    """
     tally: dict[str, list[int]] = {}
     driver: dict[str, tuple[int, ...]] = {}
     for unit in (unit for module in modules for unit in module.units):
@@ -70,6 +75,8 @@ def families(modules: Iterable[Module], device: Device) -> dict[str, FamilyOnDev
                 driver[family] = max(driver.get(family, ()), tuple(map(int, least.split("."))))
             else:
                 row[2] += count
+    for family, count in (source or {}).items():
+        tally.setdefault(family, [0, 0, count, 0, 0])
     found = {}
     for family in family_table().family:
         if family in tally:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from build_recipes.audit import origin
 from build_recipes.audit.run import check_named
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
@@ -16,7 +17,6 @@ from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import console
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places, user_path
-from build_recipes.specialise import papers
 from build_recipes.wheelhouse.provenance import MEMBER, Recorded, read
 
 IGNORED = ("tree", "jobs", "host")
@@ -45,7 +45,7 @@ def recorded(wheel: Path) -> Recorded:
     with Wheel(wheel) as opened:
         name = MEMBER.replace("{dist_info}", opened.dist_info)
         if (
-            papers.SBOM.replace("{dist_info}", opened.dist_info) in opened.members
+            origin.SBOM.replace("{dist_info}", opened.dist_info) in opened.members
             and name not in opened.members
         ):
             raise CouldNotCheck(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.audit.coverage import ABSENT
 from build_recipes.audit.families import family_table
 from build_recipes.audit.subject import resolve
 from build_recipes.build.compiling.assemble import assemble
@@ -99,12 +98,7 @@ def show(done: Sequence[Result]) -> None:
     for one in done:
         units = ", ".join(f"{count} {what}" for what, count in sorted(one.units.items()))
         verdict = f"{one.before.verdict} -> {one.after.verdict}"
-        gone = [
-            family_table().family[name].title
-            for name, row in one.before.families.items()
-            if row.status == ABSENT
-        ]
-        why = "; ".join([*one.after.reasons, *([f"not there, as before: {', '.join(gone)}"] if gone else [])])
+        why = "; ".join(one.after.reasons)
         rows.append([one.device, console.size(one.size), console.size(one.installed), units, verdict, why])
     console.table("wheels", ["device", "wheel", "installed", "units", "audit", "what stays"], rows)
     for one in done:

@@ -140,6 +140,9 @@ class Distribution(Protocol):
     def file_tags(self) -> tuple[str, ...]:
         """Tags of its name."""
 
+    def text(self, name: str) -> str:
+        """A text file."""
+
     def record(self) -> dict[str, Recorded]:
         """RECORD by path."""
 

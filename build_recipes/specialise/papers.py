@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.component import Component, ComponentType
 from packageurl import PackageURL
 
+from build_recipes.audit import origin
 from build_recipes.kit.data import write_atomic
 from build_recipes.sources.lockfile import FilePin
 from build_recipes.specialise.images import Made
 from build_recipes.wheelhouse import provenance
 
-SBOM = "{dist_info}/sboms/vllm-armory-specialise.cdx.json"
 NOTICE = "{dist_info}/licenses/NOTICE.vllm-armory"
 _BUILD_TYPE = "urn:vllm-armory:specialise:v1"
 _PREFIX = "vllm-armory:"
@@ -46,6 +46,8 @@ class Story:
     """As `provenance.patch_part` takes them."""
     changed: Sequence[str]
     """Members that differ from the source wheel's, by path."""
+    families: Mapping[str, int] = field(default_factory=dict)
+    """Kernel families of the source wheel, with their kernels; nothing where no family can have gone."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def sbom(story: Story) -> bytes:
         bom_ref="vllm",
         purl=PackageURL("pypi", None, "vllm", story.version),
         properties=[
-            Property(name=_PREFIX + "specialise", value=json.dumps(story.parameters, sort_keys=True))
+            Property(name=_PREFIX + "specialise", value=json.dumps(story.parameters, sort_keys=True)),
+            *([Property(name=origin.FAMILIES, value=origin.told(story.families))] if story.families else []),
         ],
     )
     source = Component(

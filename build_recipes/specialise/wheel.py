@@ -12,8 +12,9 @@ from typing import Any
 
 from packaging.version import Version
 
+from build_recipes.audit import origin
 from build_recipes.audit.audit import NOT_USABLE, READY, Audit, OnDevice, audit_distribution, audit_wheel
-from build_recipes.audit.coverage import ABSENT, JIT, NOT_NEEDED
+from build_recipes.audit.coverage import JIT, NOT_NEEDED
 from build_recipes.facts.device import Device, canonical, device
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.console import size, step, warn
@@ -163,8 +164,12 @@ class _Maker:
             images=told,
             patches=patched.applied,
             changed=sorted(put),
+            families={
+                family: one.native + one.jit + one.absent
+                for family, one in before.devices[self.name].families.items()
+            },
         )
-        put |= {papers.SBOM: papers.sbom(story), papers.NOTICE: papers.notice(story)}
+        put |= {origin.SBOM: papers.sbom(story), papers.NOTICE: papers.notice(story)}
         edits = Edits(version=version, platform=_platform(before), put=put)
         made = rewrite(self.wheel.path, self.work / "out", edits, epoch=papers.epoch())
         after = audit_wheel(made, [self.name])
@@ -257,9 +262,6 @@ def gate(before: Audit, after: Audit, name: str, options: Options, whole: set[st
             faults.append(f"{family}: {old.native + old.jit} kernels were there, {one.native + one.jit} are")
         if options.native and one.status == JIT:
             faults.append(f"{family}: {one.jit_units} units are left to the driver")
-    for family, old in before.devices[name].families.items():
-        if old.status not in (NOT_NEEDED, ABSENT) and family not in verdict.families:
-            faults.append(f"{family} is gone")
     if options.native and not options.keep_ptx:
         left = {
             target

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.audit import origin
 from build_recipes.audit.audit import audit_distribution
 from build_recipes.audit.coverage import JIT
 from build_recipes.build.compiling.assemble import assemble
@@ -81,7 +82,7 @@ def assemble_left(plan: Plan, source: Path, began: float) -> Assembled:
         made = rewrite(
             source,
             source.parent,
-            Edits(put={**put, papers.SBOM: papers.sbom(story)}),
+            Edits(put={**put, origin.SBOM: papers.sbom(story)}),
             epoch=plan.epoch,
         )
     remove_tree(work)

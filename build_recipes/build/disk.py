@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.build.plan import TOOLKIT_GLIBC, Plan
-from build_recipes.kit.console import size
+from build_recipes.kit.console import say, size, warn
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import ArmoryError, NotEnoughDisk, disk_is_full
 from build_recipes.kit.host import existing, free_disk
+from build_recipes.kit.once import remove_tree
 from build_recipes.sources.lockfile import FilePin, pick_wheels
 from build_recipes.toolchain.cuda import system_toolkits
 from build_recipes.toolchain.unpack import digest_of
@@ -28,6 +29,7 @@ class _Tree(Model, frozen=True):
 class _Sizes(Model, frozen=True):
     unpacked: dict[str, float]
     tree_mb: _Tree
+    own_mb: int
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,34 @@ def _sizes() -> _Sizes:
     return load_toml(Path(__file__).with_name("sizes.toml"), _Sizes)
 
 
-def downloads(plan: Plan) -> list[FilePin]:
-    """The files a build would read from package indexes."""
+def picked(plan: Plan, *, toolkit: bool = True) -> dict[str, list[FilePin]]:
+    """The files a build would read from package indexes, by what they become: ``build``, ``cuda``, ``torch``,
+    ``torch-deps`` and ``source``. A wheel that a toolkit and torch both take is unpacked for each.
+
+    :param toolkit: whether a toolkit that this machine has counts.
+    """
     host, device, python = plan.host.machine, plan.device.machine, plan.host.python
 
     def pick(group: str, machine: str, glibc: tuple[int, int], torch: str | None = None) -> list[FilePin]:
         return pick_wheels(plan.lock, group, machine=machine, python=python, glibc=glibc, torch=torch)
 
-    wanted = pick("build", host, plan.host.glibc)
-    if not own_toolkit(plan):
-        wanted += pick("cuda", host, TOOLKIT_GLIBC)
+    groups: dict[str, list[FilePin]] = {"build": pick("build", host, plan.host.glibc)}
+    groups |= {group: [] for group in ("cuda", "torch", "torch-deps", "source")}
+    if not toolkit or not own_toolkit(plan):
+        groups["cuda"] += pick("cuda", host, TOOLKIT_GLIBC)
     if plan.cross:
-        wanted += pick("cuda", device, TOOLKIT_GLIBC)
+        groups["cuda"] += pick("cuda", device, TOOLKIT_GLIBC)
     for group in ("torch",) if plan.cross else ("torch", "torch-deps"):
         if not plan.torch_existing:
-            wanted += pick(group, device, plan.device_glibc, plan.torch.version)
+            groups[group] += pick(group, device, plan.device_glibc, plan.torch.version)
     if plan.lock.vllm.sdist and plan.request.source == "sdist":
-        wanted.append(plan.lock.vllm.sdist)
-    return list({pin.sha256: pin for pin in wanted}.values())
+        groups["source"].append(plan.lock.vllm.sdist)
+    return groups
+
+
+def downloads(plan: Plan) -> list[FilePin]:
+    """The files a build would read from package indexes, each once."""
+    return list({pin.sha256: pin for pins in picked(plan).values() for pin in pins}.values())
 
 
 def own_toolkit(plan: Plan) -> bool:
@@ -76,13 +88,12 @@ def here(plan: Plan, pin: FilePin) -> bool:
     return (plan.places.downloads / pin.sha256 / pin.filename).exists()
 
 
-def needs(plan: Plan) -> list[Need]:
-    """What a build still takes, folder by folder: downloads, toolkits in the cache, the tree, the wheel."""
-    files, sizes, places = downloads(plan), _sizes(), plan.places
-    groups = {
-        group: [pin for pin in files if pin.group.split("-")[0] == group]
-        for group in ("build", "cuda", "torch", "source")
-    }
+def needs(plan: Plan, *, drop: bool = False) -> list[Need]:
+    """What a build still takes, folder by folder: downloads, toolkits in the cache, the tree, the wheel.
+
+    :param drop: downloads go once they are unpacked, and what is compiled takes their room.
+    """
+    groups, sizes, places = picked(plan), _sizes(), plan.places
     taken = {
         group: int(sum(pin.size for pin in pins) * sizes.unpacked[group]) for group, pins in groups.items()
     }
@@ -90,15 +101,34 @@ def needs(plan: Plan) -> list[Need]:
     names = {group: digest_of([pin.filename for pin in groups[group]]) for group in kept}
     assembled = {group: bool(list(places.toolkits.glob(f"{group}-*{names[group]}"))) for group in kept}
     linked = _device(places.cache) == _device(plan.tree)  # hard links take no room
-    tree = sum(taken[group] for group in groups if group not in kept or not linked)
-    tree += (sizes.tree_mb.smoke if plan.request.smoke else sizes.tree_mb.whole) * 10**6
+    unpacked = sum(taken[group] for group in groups if group not in kept or not linked)
+    made = (sizes.tree_mb.smoke if plan.request.smoke else sizes.tree_mb.whole) * 10**6
+    wheel = (5 if plan.request.smoke else sizes.tree_mb.wheel) * 10**6
+    fetched = sum(pin.size for pin in downloads(plan) if not here(plan, pin))
+    tree = max(0, unpacked + made - held(plan.tree))
     found = [
-        Need(places.downloads, "downloads", sum(pin.size for pin in files if not here(plan, pin))),
+        Need(places.downloads, "downloads", max(0, fetched - min(made, tree) - wheel) if drop else fetched),
         Need(places.toolkits, "toolkits", sum(taken[group] for group in kept if not assembled[group])),
-        Need(plan.tree, "the build tree", max(0, tree - held(plan.tree))),
-        Need(places.wheels, "the wheel", (5 if plan.request.smoke else sizes.tree_mb.wheel) * 10**6),
+        Need(plan.tree, "the build tree", tree),
+        Need(places.wheels, "the wheel", wheel),
     ]
     return [need for need in found if need.octets]
+
+
+def from_nothing(plan: Plan, *, drop: bool) -> int:
+    """Bytes that a build takes at most on a machine with nothing but this program, all on one file system."""
+    groups, sizes = picked(plan, toolkit=False), _sizes()
+    fetched = sum({pin.sha256: pin.size for pins in groups.values() for pin in pins}.values())
+    unpacked = sum(
+        int(sum(pin.size for pin in pins) * sizes.unpacked[group]) for group, pins in groups.items()
+    )
+    made = (sizes.tree_mb.smoke + 5 if plan.request.smoke else sizes.tree_mb.whole + sizes.tree_mb.wheel) * 10**6
+    return unpacked + (max(fetched, made) if drop else fetched + made)
+
+
+def own_bytes() -> int:
+    """What this program and its environment take."""
+    return _sizes().own_mb * 10**6
 
 
 def held(folder: Path, *, links: bool = False) -> int:
@@ -119,23 +149,47 @@ def _device(folder: Path) -> int:
     return existing(folder).stat().st_dev
 
 
-def check_disk(plan: Plan) -> None:
+def check_disk(plan: Plan) -> list[FilePin]:
     """Refuse a build that cannot end well, before the first byte: each file system by itself.
 
+    :returns: downloads to remove once they are unpacked, because the build does not fit beside them: those that it
+        fetches itself. None where there is room, or without a network to fetch them again.
     :raises NotEnoughDisk: how much is missing where, and for what.
     """
+    short = _short(needs(plan))
+    if not short:
+        return []
+    if not plan.request.offline and not _short(needs(plan, drop=True)):
+        warn(f"{short[0]}: what was downloaded is removed once it is unpacked")
+        return [pin for pin in downloads(plan) if not here(plan, pin)]
+    raise NotEnoughDisk(
+        short[0],
+        "./inv clean shows what is kept and why; or move a folder: VLLM_ARMORY_CACHE, VLLM_ARMORY_BUILD, "
+        "VLLM_ARMORY_WHEELS",
+    )
+
+
+def _short(wanted: list[Need]) -> list[str]:
+    """File systems without the room, in words."""
     disks: dict[int, list[Need]] = {}
-    for need in needs(plan):
+    for need in wanted:
         disks.setdefault(_device(need.folder), []).append(need)
+    words = []
     for own in disks.values():
         free, total = free_disk(own[0].folder), sum(need.octets for need in own)
         if free < total:
             parts = ", ".join(f"{need.what} {size(need.octets)} in {need.folder}" for need in own)
-            raise NotEnoughDisk(
-                f"{size(free)} are free and {size(total)} are needed: {parts}",
-                "./inv clean shows what is kept and why; or move a folder: VLLM_ARMORY_CACHE, VLLM_ARMORY_BUILD, "
-                "VLLM_ARMORY_WHEELS",
-            )
+            words.append(f"{size(free)} are free and {size(total)} are needed: {parts}")
+    return words
+
+
+def drop_downloads(plan: Plan, pins: Sequence[FilePin]) -> None:
+    """Remove downloads that are unpacked."""
+    gone = [pin for pin in pins if here(plan, pin)]
+    for pin in gone:
+        remove_tree(plan.places.downloads / pin.sha256)
+    if gone:
+        say(f"      disk  {size(sum(pin.size for pin in gone))} of downloads removed: they are unpacked")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from build_recipes.build.clean import sweep
-from build_recipes.build.disk import check_disk, told_when_full
+from build_recipes.build.disk import check_disk, drop_downloads, told_when_full
 from build_recipes.build.plan import Plan
 from build_recipes.build.result import Result
 from build_recipes.build.stages import canary as canaries
@@ -34,7 +34,7 @@ def build(plan: Plan, *, install: bool = False) -> Result:
     started = time.monotonic()
     publish.check_writable(plan.places.wheels)
     plan.facts.check_python(plan.tag, plan.host.python)
-    check_disk(plan)
+    spare = check_disk(plan)
     distro.ensure(plan.host, cross=plan.cross, install=install)
     check_given(plan)
     with told_when_full(plan.tree, plan.places.cache, plan.places.wheels), record.tree_lock(plan.tree):
@@ -49,6 +49,7 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         patched = patch_sources(plan, fetched)
         sources.settle(plan.tree)
         made = provision(plan)
+        drop_downloads(plan, spare)
         step(
             "provision",
             f"torch {made.torch_version} (CUDA {made.torch_cuda}), toolkit {made.cuda_version} ({made.cuda_origin})",

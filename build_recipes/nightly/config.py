@@ -16,6 +16,8 @@ from build_recipes.kit.errors import BadData, UnknownDevice, UsageError
 
 HOME = Path(__file__).resolve().parent
 VARIABLE = "VLLM_ARMORY_NIGHT"
+LAST_STEPS = 0.1
+"""Part of the remaining time that a build leaves to the steps after it."""
 PLACEHOLDERS = frozenset({"tag", "ref", "device", "omni", "cache", "time_box", "tree", "wheel"})
 
 
@@ -54,10 +56,31 @@ class Runner(Model, frozen=True):
     machine: str
     """``uname -m``."""
     cores: int
-    memory_gib: int
+    memory_gib: float
     time_box: str
     """How long a job may take there, such as ``5h20m``."""
     enabled: bool
+    disk_gb: float = 0
+    """Room on its disk before a job begins, GB of 10^9 bytes; 0: not known, not judged."""
+    hours: float = 0
+    """After which the service ends a job; 0: never."""
+    source: str = ""
+    """Where these numbers come from."""
+
+    @property
+    def hosted(self) -> bool:
+        """A machine that begins empty: its compiler cache comes from GitHub's, and goes there."""
+        return "self-hosted" not in self.labels
+
+
+class Cache(Model, frozen=True):
+    """GitHub's cache, which the jobs of all hosted runners share."""
+
+    quota_gb: float = 10
+    """For a repository, GB of 10^9 bytes."""
+    generations: int = 2
+    """Of a device that are there at the same time: the one that jobs read, and the one that is saved after them."""
+    source: str = ""
 
 
 class Step(Model, frozen=True):
@@ -81,13 +104,20 @@ class Config(Model, frozen=True):
     runner: list[Runner]
     step: list[Step]
     omni: Omni = msgspec.field(default_factory=Omni)
+    cache: Cache = msgspec.field(default_factory=Cache)
     suffix: str = ""
     """Ends every job's id; keeps jobs of another size (smoke) apart from the real ones."""
 
-    def runner_of(self, target: Target) -> Runner | None:
-        """The runner that builds for a device; None where none is enabled."""
+    def runners_of(self, target: Target) -> list[Runner]:
+        """The enabled runners that may build for a device, the first choice first."""
         by_name = {entry.name: entry for entry in self.runner}
-        return next((by_name[name] for name in target.runners if by_name[name].enabled), None)
+        return [by_name[name] for name in target.runners if by_name[name].enabled]
+
+    def cache_gb(self) -> float:
+        """What the compiler cache of one device may take, so that all fit into the quota together."""
+        by_name = {entry.name: entry for entry in self.runner}
+        shared = [t for t in self.device if any(by_name[name].hosted for name in t.runners)]
+        return int(100 * self.cache.quota_gb / (max(1, len(shared)) * self.cache.generations)) / 100
 
     @property
     def smoke(self) -> bool:
@@ -135,6 +165,8 @@ def _faults(config: Config) -> list[str]:
             continue
         if box <= 0 or entry.cores <= 0:
             faults.append(f"runner {entry.name}: a time box and a number of cores are above zero")
+        if entry.hours and box > entry.hours * 3600:
+            faults.append(f"runner {entry.name}: a time box of {entry.time_box} is longer than a job may be there")
     for target in config.device:
         try:
             device_named(target.name)

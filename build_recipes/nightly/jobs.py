@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from build_recipes.kit.console import duration
 from build_recipes.nightly.config import Config, Step
+from build_recipes.nightly.fit import Fit
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Job:
     estimate_from: str
     time_box: float
     """Seconds it may take in one night."""
+    fit: Fit
+    """How it would go on its runner."""
+    cache_gb: float = 0
+    """What its compiler cache may take there; 0 where the machine keeps one of its own."""
     state: str = "new"
     """``new``, ``resume`` (an earlier night was stopped in it) or ``again`` (it was red)."""
     skip: str = ""
@@ -55,7 +59,7 @@ class Job:
     @property
     def nights(self) -> int:
         """Nights it should take."""
-        return max(1, -int(-self.estimate_s // self.time_box)) if self.time_box else 1
+        return max(1, len(self.fit.boxes), -int(-self.estimate_s // self.time_box) if self.time_box else 1)
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,8 @@ def shown(command: Command) -> str:
 
 def as_dict(job: Job, lines: list[str]) -> dict[str, Any]:
     """A job as one entry of GitHub Actions' ``strategy.matrix.include``."""
-    plain = dataclasses.asdict(job)
     return {
-        **{key: plain[key] for key in ("id", "tag", "ref", "device", "runner")},
+        **{key: getattr(job, key) for key in ("id", "tag", "ref", "device", "runner")},
         "runs_on": list(job.runs_on),
         "time_box": f"{int(job.time_box)}s",
         "timeout_minutes": int(job.time_box // 60) + 30,
@@ -130,6 +133,11 @@ def as_dict(job: Job, lines: list[str]) -> dict[str, Any]:
         "estimate_s": round(job.estimate_s),
         "estimate_from": job.estimate_from,
         "nights": job.nights,
+        "memory_gib": job.fit.gib,
+        "disk_gb": job.fit.disk_gb,
+        "drops_downloads": job.fit.drops,
+        "cache_size": f"{job.cache_gb:g}G" if job.cache_gb else "",
+        "lacks": list(job.fit.lacks),
         "fingerprint": job.fingerprint,
         "state": job.state,
         "omni": list(job.omni),

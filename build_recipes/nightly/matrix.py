@@ -12,17 +12,15 @@ from pathlib import Path
 import msgspec
 from packaging.version import Version
 
-from build_recipes.build.compiling.estimate import before
 from build_recipes.build.plan import Plan, make_plan
-from build_recipes.build.preview import OVERHEAD_S, estimate
 from build_recipes.build.request import Request, parse_duration
 from build_recipes.facts import versions
-from build_recipes.facts.device import device as device_named
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
 from build_recipes.nightly.config import Config, Runner, Target
+from build_recipes.nightly.fit import Fit, judge
 from build_recipes.nightly.jobs import Job
 from build_recipes.nightly.store import Store
 from build_recipes.sources import registry
@@ -106,12 +104,12 @@ def resolve(
         refs.insert(0, (base, world.main or "main"))
     jobs = []
     for target in config.device:
-        runner = config.runner_of(target)
-        if runner is None and not here:
+        runners = tuple(config.runners_of(target))
+        if not runners and not here:
             warn(f"no runner of {target.name} is enabled: it is not built")
             continue
         for tag, ref in refs:
-            cell = Cell(config, target, runner or config.runner[0], tag, ref)
+            cell = Cell(config, target, runners or (config.runner[0],), tag, ref)
             jobs.append(_seen_before(_job(cell, world, places, here=here), store, force=force))
     if not jobs:
         raise BadData("the matrix is empty: no tag, or no device with an enabled runner", "see nightly.toml")
@@ -128,7 +126,8 @@ class Cell:
 
     config: Config
     target: Target
-    runner: Runner
+    runners: tuple[Runner, ...]
+    """Those that may build it, the first choice first."""
     tag: str
     ref: str
     """The tag, or main's commit."""
@@ -139,7 +138,8 @@ def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
     main = cell.ref != tag
     host = Host.this()
     if not here:
-        host = dataclasses.replace(host, machine=cell.runner.machine, cores=cell.runner.cores)
+        first = cell.runners[0]
+        host = dataclasses.replace(host, machine=first.machine, cores=first.cores, memory_gib=first.memory_gib)
     problem = skip = ""
     plan: Plan | None = None
     if main and (world.main_unknown or not tag):
@@ -153,20 +153,24 @@ def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
         except ArmoryError as error:
             problem = str(error.args[0])
     omni = tuple(dict.fromkeys([*config.omni.always, *newest(world.omni, config.omni.newest)]))
-    seconds = (estimate(plan).cpu_s if plan else _from_survey(tag, device, config)) / host.cores + OVERHEAD_S
+    runner, fit = _this_machine(cell, host, plan) if here else _place(cell, plan)
+    if fit.lacks and not here:
+        skip = skip or _why_not(cell, runner, fit, plan)
     return Job(
         id=f"{'main' if main else tag}-{device}{config.suffix}",
         tag=tag,
         ref=cell.ref,
         device=device,
-        runner="here" if here else cell.runner.name,
-        runs_on=tuple(cell.runner.labels),
+        runner="here" if here else runner.name,
+        runs_on=tuple(runner.labels),
         omni=omni,
         fingerprint=_fingerprint(config, plan, cell.ref, omni) if plan else "",
         unlocked=not main and not skip and not problem and plan is None,
-        estimate_s=round(seconds),
-        estimate_from="costs.toml",
-        time_box=parse_duration(cell.runner.time_box),
+        estimate_s=round(fit.seconds),
+        estimate_from=f"the units of {fit.basis}",
+        time_box=parse_duration(runner.time_box),
+        fit=fit,
+        cache_gb=config.cache_gb() if runner.hosted and not here else 0,
         skip=skip,
         problem=problem,
     )
@@ -181,13 +185,31 @@ def _plan(tag: str, device: str, places: Places, host: Host, config: Config) -> 
         return None
 
 
-def _from_survey(tag: str, device: str, config: Config) -> float:
-    """CPU seconds for a tag that has no plan: those of the nearest release."""
-    if config.smoke:
-        return 120.0
-    known = tag.removeprefix("v") in versions.facts().releases
-    version = tag.removeprefix("v") if known else versions.facts().releases[-1]
-    return before(tag, version, device_named(device).arch_list, Path("/nowhere/x")).cpu_s
+def _fit(cell: Cell, runner: Runner, plan: Plan | None) -> Fit:
+    cache_gb = cell.config.cache_gb() if runner.hosted else 0
+    return judge(plan, cell.tag, cell.target.name, runner, cache_gb=cache_gb, smoke=cell.config.smoke)
+
+
+def _place(cell: Cell, plan: Plan | None) -> tuple[Runner, Fit]:
+    """The first runner that a job ends on; the first of all where it ends on none."""
+    fits = [(runner, _fit(cell, runner, plan)) for runner in cell.runners]
+    return next(((runner, fit) for runner, fit in fits if not fit.lacks), fits[0])
+
+
+def _this_machine(cell: Cell, host: Host, plan: Plan | None) -> tuple[Runner, Fit]:
+    """This machine as a runner: what it has is looked at by the build itself."""
+    runner = msgspec.structs.replace(
+        cell.runners[0], cores=host.cores, memory_gib=host.memory_gib, disk_gb=0, labels=["self-hosted"]
+    )
+    return runner, _fit(cell, runner, plan)
+
+
+def _why_not(cell: Cell, runner: Runner, fit: Fit, plan: Plan | None) -> str:
+    """Why a job is given to nobody, and which runner of the file would do."""
+    larger = [one.name for one in cell.config.runner if not one.enabled and not _fit(cell, one, plan).lacks]
+    more = f" (and {len(fit.lacks) - 1} more)" if len(fit.lacks) > 1 else ""
+    advice = f"; it would end on {' or '.join(larger)}, which no entry enables" if larger else ""
+    return f"does not fit {runner.name}: {fit.lacks[0]}{more}{advice}"
 
 
 def _fingerprint(config: Config, plan: Plan, ref: str, omni: tuple[str, ...]) -> str:

@@ -95,10 +95,13 @@ def show_matrix(options: Options) -> None:
         console.emit_json(document)
         return
     rows = [
-        [job.id, job.runner, job.state, console.duration(job.estimate_s), str(job.nights), _why(job)]
+        [
+            job.id, job.runner, job.state, console.duration(job.estimate_s), str(job.nights),
+            f"{job.fit.gib:g} GiB", f"{job.fit.disk_gb:g} GB" if job.fit.disk_gb else "", _why(job),
+        ]  # fmt: skip
         for job in jobs
     ]
-    console.table(config.title, ["job", "runner", "state", "estimate", "nights", "skipped because"], rows)
+    console.table(config.title, ["job", "runner", "state", "estimate", "nights", "memory", "disk", "skipped because"], rows)
     console.say(f"{len(document['include'])} to run, {sum(bool(job.skip) for job in jobs)} skipped")
 
 

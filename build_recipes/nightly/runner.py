@@ -23,13 +23,11 @@ from build_recipes.kit.console import duration, say, step, warn
 from build_recipes.kit.errors import NightBusy, NightFailed, NotWritable, UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import events, feed, matrix, sharing, steps
-from build_recipes.nightly.config import Config
+from build_recipes.nightly.config import LAST_STEPS, Config
 from build_recipes.nightly.extract import extract
 from build_recipes.nightly.jobs import Command, Job, commands
 from build_recipes.nightly.store import Store
 
-LAST_STEPS_S = 0.1
-"""Part of the remaining time that a build leaves to the steps after it."""
 TOO_LITTLE_S = 20.0
 """With less than this left no step is begun."""
 
@@ -202,7 +200,7 @@ def _echo(line: str) -> None:
 def _time_box(night: Night) -> str:
     """What the build may take of the time that is left; ``0s`` where there is no limit."""
     left = night.left()
-    return "0s" if left is None else f"{max(1, int(left * (1 - LAST_STEPS_S)))}s"
+    return "0s" if left is None else f"{max(1, int(left * (1 - LAST_STEPS)))}s"
 
 
 def _tell_step(

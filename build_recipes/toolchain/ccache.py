@@ -6,12 +6,15 @@ turn every hit into a miss.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from build_recipes.kit.errors import UsageError
 
 CHOICES = ("auto", "ccache", "sccache", "off")
+LARGEST = "20G"
+"""Size of a cache where the environment does not say another (CCACHE_MAXSIZE, SCCACHE_CACHE_SIZE)."""
 
 
 def launcher(choice: str) -> list[str]:
@@ -41,8 +44,8 @@ def environment(cache: Path, tree: Path, choice: str) -> dict[str, str]:
             "CCACHE_BASEDIR": str(tree),
             "CCACHE_COMPILERCHECK": "content",
             "CCACHE_NOHASHDIR": "1",
-            "CCACHE_MAXSIZE": "20G",
+            "CCACHE_MAXSIZE": os.environ.get("CCACHE_MAXSIZE") or LARGEST,
         }
     if launcher(choice) == ["sccache"]:
-        return {"SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": "20G"}
+        return {"SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": os.environ.get("SCCACHE_CACHE_SIZE") or LARGEST}
     return {}

@@ -57,6 +57,34 @@ def nearest(tag: str, version: str, arch_list: str) -> tuple[str, str]:
     return (older[-1] if older else known[0]), arch_list
 
 
+def likely(tag: str, version: str, arch_list: str) -> tuple[dict[str, tuple[str, ...]], str]:
+    """The units a tag compiles for a device, as far as any survey tells, and in words which.
+
+    A module whose units the nearest survey does not know has those of the release before it that knows them, else of
+    the one after it.
+    """
+    own, arch = nearest(tag, version, arch_list)
+    if not own:
+        return {}, "no survey"
+    basis = f"{own} for {arch}"
+    found = dict(units_of(own, arch) or {})
+    others = sorted((one for one, row in table().items() if arch in row), key=lambda one: Version(one[1:]))
+    before = [one for one in others if Version(one[1:]) <= Version(own[1:])]
+    order = [*reversed(before), *others[len(before) :]]
+    borrowed: dict[str, list[str]] = {}
+    for target in [name for name, units in found.items() if units is None]:
+        for one in order:
+            units = (units_of(one, arch) or {}).get(target)
+            if units is not None:
+                found[target] = units
+                borrowed.setdefault(one, []).append(target)
+                break
+    basis += "".join(f", {' and '.join(targets)} as in {one}" for one, targets in sorted(borrowed.items()))
+    unknown = sorted(target for target, units in found.items() if units is None)
+    basis += f", without {' and '.join(unknown)}" if unknown else ""
+    return {target: units or () for target, units in found.items()}, basis
+
+
 Table = dict[str, dict[str, dict[str, "list[str] | None"]]]
 
 

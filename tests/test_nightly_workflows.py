@@ -223,6 +223,7 @@ def test_each_step_runs_in_a_fresh_clone(tmp_path: Path) -> None:
         values = {
             "VLLM_ARMORY_NIGHT": "smoke", "FEED": "", "WHEELS": "https://example.org",
             "JOB": job.get("id", ""), "TIME_BOX": job.get("time_box", ""),
+            "CCACHE_MAXSIZE": job.get("cache_size", ""), "SIZE": job.get("cache_size", ""),
             "GITHUB_OUTPUT": str(tmp_path / "output"), "GITHUB_REPOSITORY": "",
         }  # fmt: skip
         assert set(step.env) <= {*values, "GH_TOKEN"}, step
@@ -233,7 +234,7 @@ def test_each_step_runs_in_a_fresh_clone(tmp_path: Path) -> None:
         assert done.returncode == 0, (step, done.stdout[-2000:], done.stderr[-4000:])
         ran.append(step.line.split()[1])
         outputs = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
-    assert ran == ["matrix", "nightly", "gather", "page", "release"]
+    assert ran == ["matrix", "nightly", "merge-cache", "gather", "page", "release"]
     assert outputs["any"] == "true"
     assert "green" in (clone / "site/index.html").read_text()
     assert (clone / "out/feed.jsonl").stat().st_size > 0

@@ -122,7 +122,9 @@ def from_nothing(plan: Plan, *, drop: bool) -> int:
     unpacked = sum(
         int(sum(pin.size for pin in pins) * sizes.unpacked[group]) for group, pins in groups.items()
     )
-    made = (sizes.tree_mb.smoke + 5 if plan.request.smoke else sizes.tree_mb.whole + sizes.tree_mb.wheel) * 10**6
+    made = (
+        sizes.tree_mb.smoke + 5 if plan.request.smoke else sizes.tree_mb.whole + sizes.tree_mb.wheel
+    ) * 10**6
     return unpacked + (max(fetched, made) if drop else fetched + made)
 
 

@@ -62,6 +62,7 @@ def matrix(
         "time_box": "stop after this long, such as 5h30m; the next night goes on from there",
         "install": "install missing distribution packages first, where that is allowed (ccache among them)",
         "wait": "wait for another night on this machine instead of stopping",
+        "cache_gain": "copy what the compiler cache gained into this folder (for merge-cache)",
         "workers": "spread the jobs over the workers of this Dask scheduler, such as tcp://host:8786",
     },
 )
@@ -76,6 +77,7 @@ def nightly(
     install: bool = False,
     wait: bool = False,
     workers: str = "",
+    cache_gain: str = "",
     json: bool = False,
 ) -> None:
     """Run the jobs of the matrix here, one after another: lock, patches, omni, build, audit, qualify."""
@@ -85,7 +87,7 @@ def nightly(
         command.run(
             command.Options(
                 config=config, only=only, time_box=time_box, feeds=tuple(feed or ()), force=force,
-                offline=offline, install=install, wait=wait, workers=workers, json=json,
+                offline=offline, install=install, wait=wait, workers=workers, cache_gain=cache_gain, json=json,
             )
         )  # fmt: skip
 
@@ -113,6 +115,37 @@ def page(
             emit_json({"page": str(written), "feed": str(written.with_name("feed.jsonl"))})
         else:
             say(str(written))
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["gain"],
+    help={
+        "gain": "a folder that nightly --cache-gain wrote, or one of several of them (repeatable)",
+        "size": "what the cache may have, as ccache writes it; what was not used for the longest time goes",
+        "github": "also write the output 'changed' of a GitHub Actions step",
+        "json": NIGHT_HELP["json"],
+    },
+)
+def merge_cache(
+    c: Context, gain: Any = None, size: str = "20G", github: bool = False, json: bool = False
+) -> None:
+    """Merge what the jobs of a night gained into this machine's compiler cache, and cut it to its size."""
+    with door(json):
+        import dataclasses
+
+        from build_recipes.kit.console import emit_json, say
+        from build_recipes.kit.console import size as shown
+        from build_recipes.nightly import night as command
+
+        done = command.merge_cache(tuple(gain or ()), size, github=github)
+        if json:
+            emit_json(dataclasses.asdict(done))
+        else:
+            say(
+                f"{done.gained} entries came in, {done.removed} went: {done.entries} entries, {shown(done.bytes)}"
+            )
 
 
 @task(

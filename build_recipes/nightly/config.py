@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import string
 from pathlib import Path
@@ -13,6 +14,7 @@ from build_recipes.build.request import parse_duration
 from build_recipes.facts.device import device as device_named
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import BadData, UnknownDevice, UsageError
+from build_recipes.kit.host import Host
 
 HOME = Path(__file__).resolve().parent
 VARIABLE = "VLLM_ARMORY_NIGHT"
@@ -64,13 +66,34 @@ class Runner(Model, frozen=True):
     """Room on its disk before a job begins, GB of 10^9 bytes; 0: not known, not judged."""
     hours: float = 0
     """After which the service ends a job; 0: never."""
+    glibc: str = ""
+    """Of its system, ``2.39``; where it is not given, that of the machine that resolves the matrix."""
+    python: str = ""
+    """That a workflow sets up there, ``3.12``; where it is not given, as `glibc`."""
     source: str = ""
     """Where these numbers come from."""
+
+    def host(self) -> Host:
+        """The runner as the machine that compiles."""
+        this = Host.this()
+        return dataclasses.replace(
+            this,
+            machine=self.machine,
+            cores=self.cores,
+            memory_gib=self.memory_gib,
+            glibc=_pair(self.glibc) or this.glibc,
+            python=_pair(self.python) or this.python,
+        )
 
     @property
     def hosted(self) -> bool:
         """A machine that begins empty: its compiler cache comes from GitHub's, and goes there."""
         return "self-hosted" not in self.labels
+
+
+def _pair(text: str) -> tuple[int, int] | None:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
 class Cache(Model, frozen=True):
@@ -113,11 +136,15 @@ class Config(Model, frozen=True):
         by_name = {entry.name: entry for entry in self.runner}
         return [by_name[name] for name in target.runners if by_name[name].enabled]
 
-    def cache_gb(self) -> float:
-        """What the compiler cache of one device may take, so that all fit into the quota together."""
+    def cache_gb(self, runner: Runner) -> float:
+        """What the compiler cache of a device may take on a runner, GB: all devices' fit into the quota together, and
+        at most a tenth of the disk; 0 where the machine keeps one of its own."""
+        if not runner.hosted:
+            return 0
         by_name = {entry.name: entry for entry in self.runner}
         shared = [t for t in self.device if any(by_name[name].hosted for name in t.runners)]
-        return int(100 * self.cache.quota_gb / (max(1, len(shared)) * self.cache.generations)) / 100
+        share = self.cache.quota_gb / (max(1, len(shared)) * self.cache.generations)
+        return int(10 * min(share, runner.disk_gb / 10 or share)) / 10
 
     @property
     def smoke(self) -> bool:
@@ -165,8 +192,15 @@ def _faults(config: Config) -> list[str]:
             continue
         if box <= 0 or entry.cores <= 0:
             faults.append(f"runner {entry.name}: a time box and a number of cores are above zero")
+        faults += [
+            f"runner {entry.name}: {text} is no version such as 2.39"
+            for text in (entry.glibc, entry.python)
+            if text and not _pair(text)
+        ]
         if entry.hours and box > entry.hours * 3600:
-            faults.append(f"runner {entry.name}: a time box of {entry.time_box} is longer than a job may be there")
+            faults.append(
+                f"runner {entry.name}: a time box of {entry.time_box} is longer than a job may be there"
+            )
     for target in config.device:
         try:
             device_named(target.name)

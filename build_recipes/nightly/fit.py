@@ -60,7 +60,9 @@ def units_of(tag: str, device: str, *, smoke: bool = False) -> tuple[dict[str, C
     return {unit: expected(unit) for units in modules.values() for unit in units}, basis
 
 
-def judge(plan: Plan | None, tag: str, device: str, runner: Runner, *, cache_gb: float, smoke: bool = False) -> Fit:
+def judge(
+    plan: Plan | None, tag: str, device: str, runner: Runner, *, cache_gb: float, smoke: bool = False
+) -> Fit:
     """Simulate a job on a runner.
 
     :param plan: None for a tag without a lock, whose downloads are not known.
@@ -83,6 +85,9 @@ def judge(plan: Plan | None, tag: str, device: str, runner: Runner, *, cache_gb:
     ]
     taken, drops = 0.0, False
     if plan:
+        if not plan.torch_existing and not disk.picked(plan)["torch"]:
+            python = ".".join(map(str, plan.host.python))
+            lacks.append(f"Python {python}: the lock has no torch {plan.torch.version} for it")
         rest = cache_gb + disk.own_bytes() / 1e9
         kept, dropped = (disk.from_nothing(plan, drop=drop) / 1e9 + rest for drop in (False, True))
         drops = bool(runner.disk_gb) and kept > runner.disk_gb

@@ -39,6 +39,8 @@ class Job:
     """How it would go on its runner."""
     cache_gb: float = 0
     """What its compiler cache may take there; 0 where the machine keeps one of its own."""
+    python: str = ""
+    """Python to set up there; empty for its own."""
     state: str = "new"
     """``new``, ``resume`` (an earlier night was stopped in it) or ``again`` (it was red)."""
     skip: str = ""
@@ -136,6 +138,7 @@ def as_dict(job: Job, lines: list[str]) -> dict[str, Any]:
         "memory_gib": job.fit.gib,
         "disk_gb": job.fit.disk_gb,
         "drops_downloads": job.fit.drops,
+        "python": job.python,
         "cache_size": f"{job.cache_gb:g}G" if job.cache_gb else "",
         "lacks": list(job.fit.lacks),
         "fingerprint": job.fingerprint,

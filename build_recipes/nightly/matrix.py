@@ -136,10 +136,7 @@ class Cell:
 def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
     config, tag, device = cell.config, cell.tag, cell.target.name
     main = cell.ref != tag
-    host = Host.this()
-    if not here:
-        first = cell.runners[0]
-        host = dataclasses.replace(host, machine=first.machine, cores=first.cores, memory_gib=first.memory_gib)
+    host = Host.this() if here else cell.runners[0].host()
     problem = skip = ""
     plan: Plan | None = None
     if main and (world.main_unknown or not tag):
@@ -170,7 +167,8 @@ def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
         estimate_from=f"the units of {fit.basis}",
         time_box=parse_duration(runner.time_box),
         fit=fit,
-        cache_gb=config.cache_gb() if runner.hosted and not here else 0,
+        cache_gb=config.cache_gb(runner),
+        python=runner.python,
         skip=skip,
         problem=problem,
     )
@@ -186,8 +184,14 @@ def _plan(tag: str, device: str, places: Places, host: Host, config: Config) -> 
 
 
 def _fit(cell: Cell, runner: Runner, plan: Plan | None) -> Fit:
-    cache_gb = cell.config.cache_gb() if runner.hosted else 0
-    return judge(plan, cell.tag, cell.target.name, runner, cache_gb=cache_gb, smoke=cell.config.smoke)
+    return judge(
+        plan,
+        cell.tag,
+        cell.target.name,
+        runner,
+        cache_gb=cell.config.cache_gb(runner),
+        smoke=cell.config.smoke,
+    )
 
 
 def _place(cell: Cell, plan: Plan | None) -> tuple[Runner, Fit]:
@@ -206,9 +210,10 @@ def _this_machine(cell: Cell, host: Host, plan: Plan | None) -> tuple[Runner, Fi
 
 def _why_not(cell: Cell, runner: Runner, fit: Fit, plan: Plan | None) -> str:
     """Why a job is given to nobody, and which runner of the file would do."""
-    larger = [one.name for one in cell.config.runner if not one.enabled and not _fit(cell, one, plan).lacks]
+    named = [one for one in cell.config.runner if one.name in cell.target.runners and not one.enabled]
+    larger = [one.name for one in named if not _fit(cell, one, plan).lacks]
     more = f" (and {len(fit.lacks) - 1} more)" if len(fit.lacks) > 1 else ""
-    advice = f"; it would end on {' or '.join(larger)}, which no entry enables" if larger else ""
+    advice = f"; it would end on {' or '.join(larger)}, which is not enabled" if larger else ""
     return f"does not fit {runner.name}: {fit.lacks[0]}{more}{advice}"
 
 

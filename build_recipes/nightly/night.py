@@ -17,7 +17,7 @@ from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import config as configuration
-from build_recipes.nightly import feed, matrix, runner, sharing
+from build_recipes.nightly import compiler_cache, feed, matrix, runner, sharing
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
 from build_recipes.nightly.store import Store
 from build_recipes.toolchain import distro
@@ -39,6 +39,8 @@ class Options:
     github: bool = False
     install: bool = False
     workers: str = ""
+    cache_gain: str = ""
+    """Folder for what the compiler cache gained."""
     json: bool = False
 
 
@@ -96,12 +98,22 @@ def show_matrix(options: Options) -> None:
         return
     rows = [
         [
-            job.id, job.runner, job.state, console.duration(job.estimate_s), str(job.nights),
-            f"{job.fit.gib:g} GiB", f"{job.fit.disk_gb:g} GB" if job.fit.disk_gb else "", _why(job),
+            job.id,
+            job.runner,
+            job.state,
+            console.duration(job.estimate_s),
+            str(job.nights),
+            f"{job.fit.gib:g} GiB",
+            f"{job.fit.disk_gb:g} GB" if job.fit.disk_gb else "",
+            _why(job),
         ]  # fmt: skip
         for job in jobs
     ]
-    console.table(config.title, ["job", "runner", "state", "estimate", "nights", "memory", "disk", "skipped because"], rows)
+    console.table(
+        config.title,
+        ["job", "runner", "state", "estimate", "nights", "memory", "disk", "skipped because"],
+        rows,
+    )
     console.say(f"{len(document['include'])} to run, {sum(bool(job.skip) for job in jobs)} skipped")
 
 
@@ -124,7 +136,7 @@ def as_matrix(
 
 
 def _github_output(document: dict[str, Any]) -> None:
-    """Write ``matrix`` and ``any`` to the file that GitHub Actions reads a step's outputs from.
+    """Write ``matrix``, ``any`` and ``caches`` to the file that GitHub Actions reads a step's outputs from.
 
     :raises UsageError: not in a step of GitHub Actions.
     """
@@ -132,8 +144,29 @@ def _github_output(document: dict[str, Any]) -> None:
     if not target:
         raise UsageError("GITHUB_OUTPUT is not set: this is no step of GitHub Actions", "./inv matrix --json")
     line = console.as_called(json.dumps(document, separators=(",", ":")))
+    caches = {job["device"]: job["cache_size"] for job in document["include"] if job["cache_size"]}
+    shared = [{"device": name, "size": size} for name, size in caches.items()]
     with Path(target).open("a", encoding="utf-8") as stream:
         stream.write(f"matrix={line}\nany={'true' if document['include'] else 'false'}\n")
+        stream.write(f"caches={json.dumps(shared, separators=(',', ':'))}\n")
+
+
+def merge_cache(gains: tuple[str, ...], size: str, *, github: bool) -> compiler_cache.Merged:
+    """Merge what jobs gained into this machine's compiler cache.
+
+    :raises UsageError: a folder is not there, or ``size`` is no size.
+    """
+    for name in gains:
+        if not Path(name).is_dir():
+            raise UsageError(f"there is no folder {name}", "--gain names one that nightly --cache-gain wrote")
+    limit = compiler_cache.parse_size(size)
+    cache = Places.from_environment().cache / "ccache"
+    done = compiler_cache.merge(cache, [Path(name) for name in gains], limit)
+    target = os.environ.get("GITHUB_OUTPUT")
+    if github and target:
+        with Path(target).open("a", encoding="utf-8") as stream:
+            stream.write(f"changed={'true' if done.gained else 'false'}\n")
+    return done
 
 
 def run(options: Options) -> None:
@@ -154,6 +187,8 @@ def run(options: Options) -> None:
         cache = sharing.choose()
         console.step("night", f"{len(chosen)} jobs, compiler cache: {cache.name}")
         night = runner.Night(config, places, store, cache, deadline, device.detect())
+        ccache = places.cache / "ccache"
+        before = compiler_cache.entries(ccache) if options.cache_gain else {}
         try:
             if options.workers:
                 from build_recipes.nightly import cluster
@@ -162,6 +197,9 @@ def run(options: Options) -> None:
             else:
                 runner.run_night(night, chosen)
         finally:
+            if options.cache_gain:
+                count = compiler_cache.hand_over(before, ccache, Path(options.cache_gain))
+                console.say(f"the compiler cache gained {count} entries: {options.cache_gain}")
             console.table("The night", ["job", "state"], [list(row) for row in night.states.items()])
             if options.json:
                 console.emit_json({"states": night.states, "feed": str(folder / "feed.jsonl")})

@@ -47,5 +47,8 @@ def environment(cache: Path, tree: Path, choice: str) -> dict[str, str]:
             "CCACHE_MAXSIZE": os.environ.get("CCACHE_MAXSIZE") or LARGEST,
         }
     if launcher(choice) == ["sccache"]:
-        return {"SCCACHE_DIR": str(cache / "sccache"), "SCCACHE_CACHE_SIZE": os.environ.get("SCCACHE_CACHE_SIZE") or LARGEST}
+        return {
+            "SCCACHE_DIR": str(cache / "sccache"),
+            "SCCACHE_CACHE_SIZE": os.environ.get("SCCACHE_CACHE_SIZE") or LARGEST,
+        }
     return {}

@@ -52,9 +52,7 @@ def run(units: Mapping[str, Cost], *, cores: int, memory_gib: float, box_s: floa
             left = []
             for unit in waiting:
                 cost = units[unit]
-                full = len(running) >= cores or (
-                    running and memory_gib - held - RESERVE_GIB < cost.gib
-                )
+                full = len(running) >= cores or (running and memory_gib - held - RESERVE_GIB < cost.gib)
                 if full or (box and not box.fits(now, cost.seconds)):
                     left.append(unit)
                     continue

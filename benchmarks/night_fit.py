@@ -24,22 +24,28 @@ from build_recipes.nightly import config as configuration
 from build_recipes.nightly.config import Runner
 from build_recipes.nightly.fit import judge
 
+COLUMNS = (
+    "tag", "device", "units", "CPU min", "hours, each night", "peak memory, GiB", "disk with downloads, GB",
+    "disk, GB", "ends there", "units of",
+)  # fmt: skip
 HEAD = """# What a job of the night takes on GitHub's arm64 machine
 
-Made by `benchmarks/night_fit.py`; nothing was compiled for it. The runner is `arm64` of nightly.toml
-(`arm64-old` for devices with glibc 2.35, the same machine with Ubuntu 22.04): {cores} cores,
-{memory:g} GiB (16 GB), {disk:g} GB of disk, {box} of {hours:g} hours. Hours and memory: the broker's rule on the cost of each unit
-(`costs.toml`, measured on v0.12.0 and v0.26.0 for Thor and v0.12.0 for H200), with a CPU second of that machine taken
-for one of ours, and {reserve:g} GiB for the rest of the system. Disk: the sizes of the lock's files, unpacked as `sizes.toml` has
-measured, with {cache:g} GB of compiler cache and this program. A cell whose own tag was not surveyed for that device is
-counted by the nearest that was: the last column names it. Fetching is not in the hours.
+Made by `benchmarks/night_fit.py`; nothing was compiled for it. The runner is `arm64` of nightly.toml (`arm64-old` for
+devices with glibc 2.35, the same machine with Ubuntu 22.04): {cores} cores, {memory:g} GiB (16 GB),
+{disk:g} GB of disk, {box} of {hours:g} hours. Hours and memory: the broker's rule on the cost of each unit (`costs.toml`,
+measured on v0.12.0 and v0.26.0 for Thor and on v0.12.0 for H200), with a CPU second of that machine taken for one of
+ours, and {reserve:g} GiB for the rest of the system. Disk: the sizes of the lock's files, unpacked as `sizes.toml` has measured, with {cache:g} GB of
+compiler cache and this program. A cell whose own tag was not surveyed for that device is counted by the nearest that
+was: the last column names it. Fetching is not in the hours.
 
-| tag | device | units | CPU min | hours, each night | peak memory, GiB | disk with downloads, GB | disk, GB | ends there | units of |
-|---|---|---|---|---|---|---|---|---|---|
 """
 FOOT = """
-The disk of {disk:g} GB does not hold the downloads beside what is unpacked of them. A build that sees this removes what it
-fetched itself once it is unpacked (`invoke build` tells it); the second column of disk is that.
+The disk of {disk:g} GB does not hold the downloads beside what is unpacked of them. A build that sees this removes what
+it fetched itself once it is unpacked (`invoke build` tells it); the second column of disk is that.
+
+## A time box that is too short
+
+`{tags[0]}` for gh200 in boxes of two hours: {short} hours. What one night compiled comes out of the compiler cache in the next.
 
 ## The simulation against a real build
 
@@ -61,15 +67,21 @@ def row(tag: str, name: str, runner: Runner, cache_gb: float) -> str:
     try:
         plan = make_plan(Request(tag=tag, device=name), Places.from_environment(), runner.host())
     except ArmoryError as error:
-        return f"| {tag} | {name} | | | | | | | no: {error.args[0]} | |"
+        return line(tag, name, *[""] * 6, f"no: {error.args[0]}", "")
     fit = judge(plan, tag, name, runner, cache_gb=cache_gb)
     kept = judge(plan, tag, name, with_any_disk(runner), cache_gb=cache_gb)
     hours = " + ".join(f"{seconds / 3600:.2f}" for seconds in fit.boxes)
     ends = "no: " + "; ".join(fit.lacks) if fit.lacks else "yes"
-    return (
-        f"| {tag} | {name} | {fit.units} | {fit.cpu_s / 60:.0f} | {hours} | {fit.gib:g} | {kept.disk_gb:g} | {fit.disk_gb:g} "
-        f"| {ends} | {fit.basis} |"
-    )
+    cells = (
+        tag, name, fit.units, f"{fit.cpu_s / 60:.0f}", hours, f"{fit.gib:g}", f"{kept.disk_gb:g}", f"{fit.disk_gb:g}",
+        ends, fit.basis,
+    )  # fmt: skip
+    return line(*cells)
+
+
+def line(*cells: object) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def with_any_disk(runner: Runner) -> Runner:
@@ -84,7 +96,7 @@ def real(build: str, cores: int, memory_gib: float) -> str:
     measured = {r["unit"]: Cost(r["wall_s"], r["rss_kib"] / 2**20) for r in rows}
     table = {unit: expected(unit) for unit in measured}
     seconds = [simulate.run(units, cores=cores, memory_gib=memory_gib).seconds for units in (measured, table)]
-    return f"| {build} | {cores} | {len(rows)} | {took:.0f} | {seconds[0]:.0f} | {seconds[1]:.0f} |"
+    return line(build, cores, len(rows), *(f"{value:.0f}" for value in (took, *seconds)))
 
 
 def main() -> None:
@@ -97,11 +109,20 @@ def main() -> None:
         cores=runner.cores, memory=runner.memory_gib, disk=runner.disk_gb, box=runner.time_box, hours=runner.hours,
         reserve=simulate.RESERVE_GIB, cache=config.cache_gb(runner),
     ), end="")  # fmt: skip
+    print(line(*COLUMNS), line(*["---"] * len(COLUMNS)), sep="\n")
     for tag in tags:
         for name, entry in devices().items():
             own = runners["arm64-old"] if entry.glibc < runner.glibc else runner
             print(row(tag, name, own, config.cache_gb(own)))
-    print(FOOT.format(disk=runner.disk_gb, real=real("thor-v0.12.0", 2, 20)), end="")
+    box = judge(
+        None,
+        tags[0],
+        "gh200",
+        msgspec.structs.replace(runner, time_box="2h"),
+        cache_gb=config.cache_gb(runner),
+    ).boxes
+    short = " + ".join(f"{seconds / 3600:.2f}" for seconds in box)
+    print(FOOT.format(tags=tags, short=short, disk=runner.disk_gb, real=real("thor-v0.12.0", 2, 20)), end="")
 
 
 if __name__ == "__main__":

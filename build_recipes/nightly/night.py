@@ -16,8 +16,8 @@ from build_recipes.kit import console, http
 from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
-from build_recipes.nightly import config as configuration
 from build_recipes.nightly import compiler_cache, feed, matrix, runner, sharing
+from build_recipes.nightly import config as configuration
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
 from build_recipes.nightly.store import Store
 from build_recipes.toolchain import distro
@@ -106,7 +106,7 @@ def show_matrix(options: Options) -> None:
             f"{job.fit.gib:g} GiB",
             f"{job.fit.disk_gb:g} GB" if job.fit.disk_gb else "",
             _why(job),
-        ]  # fmt: skip
+        ]
         for job in jobs
     ]
     console.table(

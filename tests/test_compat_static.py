@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,31 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(bench: Bench, 
     assert problems["vllm_omni/latin.py"].startswith("is not UTF-8")
     assert "10 MB" in problems["vllm_omni/long.py"]
     assert not root.exists()
+
+
+_DOUBLED = "\n".join(
+    f"x{n} = [*x{n - 1}, *x{n - 1}] or (x{n - 1} + x{n - 1} + x{n - 1})" for n in range(1, 40)
+)
+_ITSELF = "\n".join(f"    y = ({' + '.join(['y'] * 30)}) if y > {n} else y" for n in range(9))
+_ERRORS = "\n".join(f"E{n} = ({', '.join([f'E{n - 1}'] * 30)},)" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"import vllm\nx0 = vllm.__version__\n{_DOUBLED}\nif x39 < x38:\n    from vllm.utils import Gone",
+        f"x0 = [0]\n{_DOUBLED}\n__all__ = x39\nfor y in x39:\n    from vllm.utils import Gone",
+        f"import vllm\ndef f(y):\n{_ITSELF}\n    if y:\n        from vllm.utils import Gone\nf(vllm.__version__)",
+        f"E0 = ValueError\n{_ERRORS}\ntry:\n    from vllm.utils import Gone\nexcept E8:\n    pass",
+        "z = sum([a + b + c for a in 'x' * 300 for b in 'y' * 300 for c in 'z' * 300], start=[])\n"
+        f"t = [{', '.join(['[1 for a in [1 for b in [1 for c in range(9)]]]'] * 300)}]\nfor u in t:\n"
+        "    from vllm.utils import Gone",
+    ],
+    ids=["condition", "value", "itself", "exceptions", "loops"],
+)
+def test_expressions_that_grow_when_written_out_cost_little(bench: Bench, source: str) -> None:
+    """Forty lines that each use the one before twice are 2**40 expressions (a model's file took a minute)."""
+    started = time.process_time()
+    report = bench.judge({"w.py": source}, VLLM)
+    assert time.process_time() - started < 3
+    assert "Gone" in {b.name for b in (*report.breaks, *report.guarded, *report.warnings)}

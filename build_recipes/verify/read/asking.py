@@ -11,13 +11,15 @@ import builtins
 import re
 from typing import Any
 
-from build_recipes.verify.read.constants import Names, Ref
+from build_recipes.verify.read.constants import Effort, Names, NotConstant, Ref
 from build_recipes.verify.read.syntax import dotted
 
 NAME, OPAQUE = "_", "_unknown"
 """Function that stands for a name of a package, and name that stands for what cannot be told."""
 
 _DEPTH = 8
+_LONGEST = 2000
+"""Characters of a condition; an expression takes one at least."""
 _PROBE = re.compile(r"""(?:has|get|set)attr\(\s*self\s*,\s*["'](\w+)["']""")
 _PLAIN = frozenset(
     {"hasattr", "getattr", "tuple", "list", "int", "str", "map", "len", "any", "all", "bool", "dir", "set"}
@@ -34,16 +36,21 @@ def asked(test: ast.expr, names: Names) -> str:
 
     :param names: what the names in sight stand for, see `constants.constants`.
     """
-    found = _written(test, names, frozenset(), 0)
+    try:
+        found = _written(test, names, frozenset(), Effort(_LONGEST))
+    except NotConstant:
+        return ""
     text = ast.unparse(ast.fix_missing_locations(found))
-    return text if f"{NAME}(" in text and len(text) < 2000 else ""
+    return text if f"{NAME}(" in text and len(text) < _LONGEST else ""
 
 
-def _written(node: Any, names: Names, local: frozenset[str], depth: int) -> Any:
-    if isinstance(node, ast.Name):
-        return _name(node, names, local, depth)
+def _written(node: Any, names: Names, local: frozenset[str], effort: Effort) -> Any:
     if isinstance(node, list):
-        return [_written(part, names, local, depth) for part in node]
+        return [_written(part, names, local, effort) for part in node]
+    if isinstance(node, ast.expr):
+        effort.spend()
+    if isinstance(node, ast.Name):
+        return _name(node, names, local, effort)
     if not isinstance(node, ast.AST):
         return node
     if not isinstance(node, _KEPT):
@@ -51,17 +58,21 @@ def _written(node: Any, names: Names, local: frozenset[str], depth: int) -> Any:
     if isinstance(node, (ast.GeneratorExp, ast.ListComp)):
         bound = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
         local |= bound
-    return type(node)(**{name: _written(value, names, local, depth) for name, value in ast.iter_fields(node)})
+    return type(node)(
+        **{name: _written(value, names, local, effort) for name, value in ast.iter_fields(node)}
+    )
 
 
-def _name(node: ast.Name, names: Names, local: frozenset[str], depth: int) -> ast.expr:
+def _name(node: ast.Name, names: Names, local: frozenset[str], effort: Effort) -> ast.expr:
     if node.id in local:
         return node
     known = names.get(node.id)
     if isinstance(known, Ref):
         return ast.Call(ast.Name(NAME, ast.Load()), [ast.Constant(known.target)], [])
-    if isinstance(known, ast.expr) and depth < _DEPTH:
-        found: ast.expr = _written(known, names, local, depth + 1)
+    if isinstance(known, ast.expr) and effort.depth < _DEPTH:
+        effort.depth += 1
+        found: ast.expr = _written(known, names, local, effort)
+        effort.depth -= 1
         return found
     if node.id in _PLAIN and known is None:
         return node
@@ -116,24 +127,37 @@ def probed(text: str) -> frozenset[str]:
     return frozenset(match for match in _PROBE.findall(text)) if "self" in text else frozenset()
 
 
-def exceptions(node: ast.expr | None, names: Names, depth: int = 0) -> list[str]:
+def exceptions(node: ast.expr | None, names: Names) -> list[str]:
     """Last parts of the names of the exceptions of an ``except`` clause; ``?`` for what cannot be told."""
+    try:
+        return list(_exceptions(node, names, Effort(_LONGEST)))
+    except NotConstant:
+        return ["?"]
+
+
+def _exceptions(node: ast.expr | None, names: Names, effort: Effort) -> list[str]:
     if node is None:
         return []
+    effort.spend()
     if isinstance(node, (ast.Tuple, ast.List)):
-        return [name for part in node.elts for name in exceptions(part, names, depth)]
+        return [name for part in node.elts for name in _exceptions(part, names, effort)]
     if isinstance(node, ast.Starred):
-        return exceptions(node.value, names, depth)
+        return _exceptions(node.value, names, effort)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return exceptions(node.left, names, depth) + exceptions(node.right, names, depth)
+        return _exceptions(node.left, names, effort) + _exceptions(node.right, names, effort)
     if isinstance(node, ast.Call) and dotted(node.func) in (["tuple"], ["list"], ["set"]) and node.args:
-        return exceptions(node.args[0], names, depth)
+        return _exceptions(node.args[0], names, effort)
     path = dotted(node)
     if len(path) != 1:
         return path[-1:] or ["?"]
     known = names.get(path[0])
     if isinstance(known, ast.expr):
-        return exceptions(known, names, depth + 1) if depth < _DEPTH else ["?"]
+        if effort.depth >= _DEPTH:
+            return ["?"]
+        effort.depth += 1
+        found = _exceptions(known, names, effort)
+        effort.depth -= 1
+        return found
     if isinstance(known, Ref):
         return (
             [known.name]

@@ -18,10 +18,30 @@ HERE, PACKAGE = "<name>", "<package>"
 
 LARGEST = 20_000
 """Elements or characters past which a value is not worked out."""
+DEEPEST = 40
 
 
 class NotConstant(Exception):
     """The value depends on more than the file's literals."""
+
+
+class Effort:
+    """What one question may take. A name stands for an expression with names of its own: written out, ten lines
+    that each use the one before twice are a thousand expressions."""
+
+    __slots__ = ("depth", "left")
+
+    def __init__(self, most: int = 10 * LARGEST) -> None:
+        self.depth, self.left = 0, most
+
+    def spend(self) -> None:
+        """One expression more.
+
+        :raises NotConstant: it is one too many.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise NotConstant
 
 
 class Ref(NamedTuple):
@@ -69,32 +89,38 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def value_of(node: ast.expr | None, names: Names, depth: int = 0) -> Any:
+def value_of(node: ast.expr | None, names: Names, effort: Effort | None = None) -> Any:
     """The value of an expression.
 
+    :param effort: what the question that this is a part of may still take.
     :raises NotConstant: it cannot be told.
     """
-    if depth > 40 or node is None:
+    effort = effort or Effort()
+    effort.spend()
+    if effort.depth > DEEPEST or node is None:
         raise NotConstant
+    effort.depth += 1
     try:
-        found = _value(node, names, depth + 1)
+        found = _value(node, names, effort)
     except NotConstant:
         raise
     except Exception as error:  # what Python itself says of an operation on wrong values
         raise NotConstant from error
+    finally:
+        effort.depth -= 1
     if isinstance(found, (str, bytes, list, tuple, dict, set, frozenset)) and len(found) > LARGEST:
         raise NotConstant
     return found
 
 
-def _value(node: ast.expr, names: Names, depth: int) -> Any:
+def _value(node: ast.expr, names: Names, effort: Effort) -> Any:
     def of(part: ast.expr | None) -> Any:
-        return value_of(part, names, depth)
+        return value_of(part, names, effort)
 
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return _named(node.id, names, depth)
+        return _named(node.id, names, effort)
     if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
         parts = list(_elements(node.elts, of))
         return (
@@ -149,7 +175,7 @@ def _value(node: ast.expr, names: Names, depth: int) -> Any:
     if isinstance(node, ast.Call):
         return _called(node, names, of)
     if isinstance(node, (ast.GeneratorExp, ast.ListComp, ast.SetComp)) and len(node.generators) == 1:
-        return _comprehended(node, names, depth)
+        return _comprehended(node, names, effort)
     raise NotConstant
 
 
@@ -164,11 +190,11 @@ def _kept(node: ast.expr, of: Callable[[ast.expr | None], Any]) -> Any:
         return Unread
 
 
-def _named(name: str, names: Names, depth: int) -> Any:
+def _named(name: str, names: Names, effort: Effort) -> Any:
     if name in names:
         found = names[name]
         if isinstance(found, ast.expr):
-            return value_of(found, names, depth)
+            return value_of(found, names, effort)
         if found is Unread:
             raise NotConstant
         return found
@@ -249,13 +275,13 @@ def _called(node: ast.Call, names: Names, of: Callable[[ast.expr | None], Any]) 
     raise NotConstant
 
 
-def _comprehended(node: ast.GeneratorExp | ast.ListComp | ast.SetComp, names: Names, depth: int) -> Any:
+def _comprehended(node: ast.GeneratorExp | ast.ListComp | ast.SetComp, names: Names, effort: Effort) -> Any:
     (loop,) = node.generators
     found = []
-    for value in value_of(loop.iter, names, depth):
+    for value in value_of(loop.iter, names, effort):
         inner = {**names, **matched(loop.target, value)}
-        if all(value_of(test, inner, depth) for test in loop.ifs):
-            found.append(value_of(node.elt, inner, depth))
+        if all(value_of(test, inner, effort) for test in loop.ifs):
+            found.append(value_of(node.elt, inner, effort))
     return set(found) if isinstance(node, ast.SetComp) else found
 
 

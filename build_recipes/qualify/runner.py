@@ -88,6 +88,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
     folder = Places.from_environment().build / "qualify" / digest[:16]
     folder.mkdir(parents=True, exist_ok=True)
     entry, base, inside, lacking = devices.device(name), None, None, ""
+    more: list[Path] = []
     if extra and not Path(extra).is_dir():
         raise UsageError(f"--with {extra} is no folder", "name a folder of wheels")
     if entry.machine != platform.machine():
@@ -95,7 +96,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
     else:
         try:
             base = environment.base(python)
-            more = sorted(Path(extra).resolve().glob("*.whl")) if extra else []
+            more += sorted(Path(extra).resolve().glob("*.whl")) if extra else []
             inside = environment.make(base, wheel, more, folder, digest)
         except CouldNotCheck as error:
             if python:
@@ -108,7 +109,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
         manifest = parse_json(wheel.with_name(wheel.stem + ".manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         warn("the wheel has no manifest beside it: modules that were left out on purpose are not known")
-    return Trial(wheel, version, name, entry, manifest, base, inside, folder), digest, lacking
+    return Trial(wheel, version, name, entry, manifest, base, inside, folder, tuple(more)), digest, lacking
 
 
 def run_tier(number: int, trial: Trial, lacking: str) -> Tier:
@@ -142,7 +143,10 @@ def _tier(number: int, trial: Trial, started: float) -> Tier:
 
 
 def omni(trial: Trial, limit: float, started: float) -> Tier:
-    """Tier 5: ``verify-omni --run`` in the wheel's environment, through the front door."""
+    """Tier 5: ``verify-omni --run`` in the wheel's environment, through the front door.
+
+    Both sides are read from files where they are there, the wheel itself and vllm-omni's in ``--with``: no network.
+    """
     if importlib.util.find_spec("build_recipes.verify.run.environment") is None:
         return Tier(5, "omni", NOT_RUN, "this version has no verify-omni --run")
     assert trial.python is not None
@@ -152,7 +156,8 @@ def omni(trial: Trial, limit: float, started: float) -> Tier:
         return Tier(5, "omni", NOT_RUN, reason, round(time.monotonic() - started, 2))
     log = trial.folder / "omni.log"
     log.unlink(missing_ok=True)
-    words: list[str | Path] = ["verify-omni", "--tag", f"v{trial.version.partition('+')[0]}", "--omni", found]
+    file = next((path for path in trial.extra if path.name.startswith("vllm_omni-")), "")
+    words: list[str | Path] = ["verify-omni", "--vllm", trial.wheel, "--omni", file or found]
     words += ["--run", "--env", trial.python.parent.parent]
     try:
         done = process.run([*paths.OURSELVES, *words], log=log, deadline=time.monotonic() + limit)

@@ -35,6 +35,8 @@ class Trial:
     """Interpreter of the environment that holds the wheel."""
     folder: Path
     """Scratch of this trial; logs stay there."""
+    extra: tuple[Path, ...] = ()
+    """Wheels of ``--with``."""
 
     @property
     def left_out(self) -> dict[str, str]:

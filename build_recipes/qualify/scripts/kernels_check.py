@@ -163,6 +163,8 @@ def cache_write():
 def paged_attention():
     from vllm import _custom_ops as ops
 
+    if not hasattr(ops, "paged_attention_v1"):
+        raise Skip("this vLLM has no paged_attention_v1 in its _custom_ops")
     heads, kv_heads, size, block, dtype = 8, 2, 128, 16, torch.float16
     lengths = [5, 64, 511]
     cache, table, plain = _paged(lengths, kv_heads, size, block, dtype)
@@ -228,6 +230,30 @@ def marlin():
     return compared(out, a.double() @ reference.double())
 
 
+def deep_gemm():
+    """DeepGEMM's fp8 product with a scale for each 1 x 128 of a and each 128 x 128 of b; it compiles its kernel now."""
+    try:
+        from vllm.model_executor.layers.quantization.utils.fp8_utils import per_token_group_quant_fp8
+        from vllm.utils import deep_gemm as gemm
+        from vllm.utils.deep_gemm import is_deep_gemm_supported, per_block_cast_to_fp8
+    except ImportError as error:
+        raise Skip(f"this vLLM does not call DeepGEMM: {error}") from None
+    if not is_deep_gemm_supported():
+        raise Skip("DeepGEMM is not in this wheel, or not for this GPU")
+    a = torch.randn(300, 1024, device=DEVICE, dtype=torch.bfloat16)
+    b = torch.randn(512, 1024, device=DEVICE, dtype=torch.bfloat16)
+    rounded = gemm.is_deep_gemm_e8m0_used()
+    a8, a_scale = per_token_group_quant_fp8(a, 128, use_ue8m0=rounded)
+    b8, b_scale = per_block_cast_to_fp8(b, [128, 128], use_ue8m0=rounded)
+    out = torch.empty(300, 512, device=DEVICE, dtype=torch.bfloat16)
+    gemm.fp8_gemm_nt((a8, a_scale), (b8, b_scale), out, is_deep_gemm_e8m0_used=rounded)
+    left = a8.double() * a_scale.double().repeat_interleave(128, dim=1)
+    right = b8.double() * b_scale.double().repeat_interleave(128, dim=0).repeat_interleave(128, dim=1)
+    quantised = compared(left.float(), a.float(), 0.07 if not rounded else 0.14)
+    done = compared(out, left @ right.t(), FP8)
+    return {**done, "ok": done["ok"] and quantised["ok"], "quantisation_error": quantised.get("error")}
+
+
 def moe_align():
     from vllm import _custom_ops as ops
 
@@ -280,6 +306,7 @@ def main() -> None:
                 found.check(name, lambda v=version, s=size, p=prefill: flash_attention(v, s, p))
     found.check("fp8 quantisation and cutlass_scaled_mm", fp8_gemm)
     found.check("Marlin GEMM (uint4b8, group 128)", marlin)
+    found.check("DeepGEMM fp8 (1 x 128 by 128 x 128)", deep_gemm)
     found.check("topk_softmax", topk_softmax)
     found.check("moe_align_block_size", moe_align)
     torch.cuda.synchronize()

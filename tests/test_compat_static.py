@@ -309,6 +309,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(bench: Bench, 
 _DOUBLED = "\n".join(
     f"x{n} = [*x{n - 1}, *x{n - 1}] or (x{n - 1} + x{n - 1} + x{n - 1})" for n in range(1, 40)
 )
+_COMPARED = "\n".join(f"x{n} = {' == '.join([f'x{n - 1}'] * 9)}" for n in range(1, 16))
 _ITSELF = "\n".join(f"    y = ({' + '.join(['y'] * 30)}) if y > {n} else y" for n in range(9))
 _ERRORS = "\n".join(f"E{n} = ({', '.join([f'E{n - 1}'] * 30)},)" for n in range(1, 9))
 
@@ -317,11 +318,10 @@ _ERRORS = "\n".join(f"E{n} = ({', '.join([f'E{n - 1}'] * 30)},)" for n in range(
     "source",
     [
         f"import vllm\nx0 = vllm.__version__\n{_DOUBLED}\nif x39 < x38:\n    from vllm.utils import Gone",
-        f"x0 = [0]\n{_DOUBLED}\n__all__ = x39\nfor y in x39:\n    from vllm.utils import Gone",
+        f"x0 = [0]\n{_COMPARED}\nfor y in [1, x15]:\n    from vllm.utils import Gone",
         f"import vllm\ndef f(y):\n{_ITSELF}\n    if y:\n        from vllm.utils import Gone\nf(vllm.__version__)",
         f"E0 = ValueError\n{_ERRORS}\ntry:\n    from vllm.utils import Gone\nexcept E8:\n    pass",
-        "z = sum([a + b + c for a in 'x' * 300 for b in 'y' * 300 for c in 'z' * 300], start=[])\n"
-        f"t = [{', '.join(['[1 for a in [1 for b in [1 for c in range(9)]]]'] * 300)}]\nfor u in t:\n"
+        f"t = {'x' * 300!r}\nfor y in [[[[a + b + c for c in t] for b in t] for a in t]]:\n"
         "    from vllm.utils import Gone",
     ],
     ids=["condition", "value", "itself", "exceptions", "loops"],

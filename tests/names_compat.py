@@ -28,7 +28,7 @@ import importlib, json, os, sys
 sys.argv[1:2], job = [], json.load(open(sys.argv[1]))
 sys.path[:0] = [job["probe"], *job["paths"]]
 import probe
-sys.meta_path.append(probe.Products(job["products"], job["version"]))
+sys.meta_path.append(probe.Products(job["products"], {"vllm": job["version"]}))
 probe._stand_in_operators()
 
 def letter(module, name):

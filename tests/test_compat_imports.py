@@ -28,7 +28,17 @@ def _run(tmp_path: Path, omni: dict[str, str], vllm: dict[str, str] = VLLM, limi
     order = modules_in_order(left, ["vllm_omni"])
     products = ["vllm._version", "vllm._C"]
     return import_all(
-        Job("stub", Path(sys.executable), paths, order, products, "9.8.7", "vllm_omni", tmp_path, limit)
+        Job(
+            "stub",
+            Path(sys.executable),
+            paths,
+            order,
+            products,
+            {"vllm": "9.8.7"},
+            "vllm_omni",
+            tmp_path,
+            limit,
+        )
     )
 
 
@@ -106,3 +116,27 @@ def test_what_differs_between_static_and_real(tmp_path: Path) -> None:
     assert differs(report, found) == [
         "only real: vllm_omni/a.py:2 AttributeError: 'int' object has no attribute 'nothing'"
     ]
+
+
+def test_a_package_finds_its_own_version_where_its_tree_is_unpacked(tmp_path: Path) -> None:
+    """It may ask for its metadata, and for the `_version` that its build writes."""
+    bench = Bench(tmp_path)
+    source = (
+        "from importlib.metadata import version\nfrom ._version import __version__\n"
+        "assert version('vllm-omni') == __version__ == '2.0'\n"
+    )
+    tree = bench.tree("vllm_omni", {"__init__.py": source, "/setup.py": ""}, "2.0")
+    assert "vllm_omni._version" in tree.products
+    paths = [unpack(tree, tmp_path / "tree")]
+    job = Job(
+        "stub",
+        Path(sys.executable),
+        paths,
+        ["vllm_omni"],
+        sorted(tree.products),
+        {"vllm_omni": "2.0"},
+        "vllm_omni",
+        tmp_path,
+        60,
+    )
+    assert import_all(job).failures == []

@@ -208,10 +208,10 @@ def _import(checker: Checker, asked: Asked, options: Options, omni: Tree, vllm: 
             python = Path(options.env) / "bin" / "python" if options.env else None
             paths = [environment.unpack(vllm, folder / "vllm"), environment.unpack(omni, folder / "omni")]
             chosen = python or environment.for_stubs(vllm, omni, checker.places)
-            products = sorted(name for name in vllm.products if ".third_party" not in name)
-            job = Job(
-                "stub", chosen, paths, order, products, vllm.version, omni.package, folder, options.limit
-            )
+            made = vllm.products | omni.products
+            products = sorted(name for name in made if ".third_party" not in name)
+            versions = {tree.package: tree.version for tree in (vllm, omni)}
+            job = Job("stub", chosen, paths, order, products, versions, omni.package, folder, options.limit)
             return imports.import_all(job)
         if options.env:
             job = Job(
@@ -220,7 +220,7 @@ def _import(checker: Checker, asked: Asked, options: Options, omni: Tree, vllm: 
                 [],
                 order,
                 [],
-                "",
+                {},
                 omni.package,
                 folder,
                 options.limit,
@@ -230,7 +230,7 @@ def _import(checker: Checker, asked: Asked, options: Options, omni: Tree, vllm: 
             wheel_of(asked, checker.places), checker.requirement(asked, omni), checker.places
         ) as python:
             return imports.import_all(
-                Job("run", python, [], order, [], "", omni.package, folder, options.limit)
+                Job("run", python, [], order, [], {}, omni.package, folder, options.limit)
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import sys
 import tempfile
@@ -108,7 +109,8 @@ def _applies(line: str) -> bool:
 
 
 def unpack(tree: Tree, folder: Path) -> Path:
-    """Write the Python files of vLLM below ``folder``, with metadata that make it a build for CPUs.
+    """Write the Python files of a tree below ``folder``, with its name and version as metadata: of vLLM those of a
+    build for CPUs.
 
     (vLLM asks its own version for ``cpu`` to choose its platform; without it none is chosen and half of its
     modules cannot be imported. Member paths were checked when the archive was read.)
@@ -117,11 +119,13 @@ def unpack(tree: Tree, folder: Path) -> Path:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(tree.source(path))
+    version = tree.version or "0"
     if tree.package == VLLM:
-        version = f"{tree.version.partition('+')[0] or '0'}+cpu"
-        info = folder / f"vllm-{version}.dist-info"
-        info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        version = f"{version.partition('+')[0]}+cpu"
+    name = re.sub(r"\W+", "_", tree.index.name or tree.package)  # a part of a path
+    info = folder / f"{name}.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     return folder
 
 

@@ -79,7 +79,9 @@ class Job:
     paths: list[Path]
     modules: list[str]
     products: list[str]
-    version: str
+    """What their builds would make."""
+    versions: dict[str, str]
+    """Of vLLM and the package, by module."""
     package: str
     """The package they belong to."""
     work: Path
@@ -102,7 +104,7 @@ def import_all(job: Job) -> Imports:
         task = {
             "paths": [str(path) for path in job.paths],
             "products": job.products,
-            "version": job.version,
+            "versions": job.versions,
             "package": job.package,
             "modules": left,
             "seconds": MODULE_SECONDS,

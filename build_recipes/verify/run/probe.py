@@ -36,10 +36,10 @@ class StandIn(types.ModuleType):
 
 
 class Products(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds what the build of vLLM makes, where the tree does not hold it."""
+    """Finds what the builds of vLLM and of the package make, where their trees do not hold it."""
 
-    def __init__(self, names: list[str], version: str) -> None:
-        self.names, self.version = tuple(names), version
+    def __init__(self, names: list[str], versions: dict[str, str]) -> None:
+        self.names, self.versions = tuple(names), versions
 
     def find_spec(
         self, name: str, path: object, target: object = None
@@ -51,10 +51,12 @@ class Products(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         module = StandIn(spec.name)
         module.__file__ = f"<stand-in for {spec.name}>"
-        if spec.name == "vllm._version":
-            module.__version__ = self.version  # type: ignore[attr-defined]
-            parts = self.version.split("+")[0].split(".")
-            module.__version_tuple__ = tuple(int(p) if p.isdigit() else p for p in parts)  # type: ignore[attr-defined]
+        package, _, last = spec.name.partition(".")
+        if last == "_version" and package in self.versions:
+            version = self.versions[package]
+            parts = tuple(int(p) if p.isdigit() else p for p in version.split("+")[0].split("."))
+            vars(module).update(__version__=version, version=version)
+            vars(module).update(__version_tuple__=parts, version_tuple=parts)
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
@@ -66,14 +68,14 @@ class TooLong(BaseException):
 
 
 def main() -> None:
-    """The job: ``paths`` to search first, ``products`` to stand in for, ``version`` of vLLM, ``modules`` to
-    import in this order, ``package`` they belong to, ``seconds`` for each, ``out`` to write to."""
+    """The job: ``paths`` to search first, ``products`` to stand in for, ``versions`` by package,
+    ``modules`` to import in this order, ``package`` they belong to, ``seconds`` for each, ``out`` to write to."""
     with open(sys.argv[1], encoding="utf-8") as stream:  # noqa: PTH123  (a script of its own)
         job = json.load(stream)
     warnings.simplefilter("ignore")
     sys.path[:0] = job["paths"]
     if job["products"]:
-        sys.meta_path.append(Products(job["products"], job["version"]))
+        sys.meta_path.append(Products(job["products"], job["versions"]))
         _stand_in_operators()
     signal.signal(signal.SIGALRM, _too_long)
     with open(job["out"], "a", encoding="utf-8") as out:  # noqa: PTH123

@@ -1,4 +1,4 @@
-"""Play the import of every vllm-omni module against a vLLM tree, without running anything.
+"""Play the import of every module of a package against a vLLM tree, without running anything.
 
 What is played is the flow of each file: what its top level does, in what order, under which guards, and
 which of its functions it calls while it is imported. An event is a name that is not there.
@@ -6,35 +6,26 @@ which of its functions it calls while it is imported. An event is a name that is
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator
 
-from build_recipes.verify.judge import conditions
 from build_recipes.verify.judge.answers import (
-    FOUND,
     MISSING,
     NO_ATTRIBUTE,
     NO_MODULE,
     NO_NAME,
     NONE,
     PRODUCT,
-    REFUSED,
     SUBMODULE,
     UNREAD,
     YES,
     Answer,
-    Place,
     Raised,
 )
-from build_recipes.verify.packages import platforms
-from build_recipes.verify.read.expressions import RESULT
-from build_recipes.verify.read.flow import MAKING
+from build_recipes.verify.judge.branches import Branches
+from build_recipes.verify.judge.played import NOT, PERHAPS, SURELY, Edge, Event, Played
+from build_recipes.verify.judge.running import Running
 from build_recipes.verify.read.model import (
     ALWAYS,
-    CLASS,
-    FUNCTION,
     Call,
     Handler,
     If,
@@ -45,135 +36,14 @@ from build_recipes.verify.read.model import (
     Node,
     Patch,
     Raise,
-    Summary,
     Try,
     With,
-    walk,
 )
-from build_recipes.verify.read.syntax import FALSE, FALSE_HERE, TRUE, TRUE_HERE, UNKNOWN, VLLM
-
-if TYPE_CHECKING:
-    from build_recipes.verify.judge.resolve import Resolver
-
-_BASES = {
-    "ModuleNotFoundError": {"ModuleNotFoundError", "ImportError"},
-    "ImportError": {"ImportError"},
-    "AttributeError": {"AttributeError"},
-    "KeyError": {"KeyError", "LookupError"},
-    "TypeError": {"TypeError"},
-}
-_ABOUT_NAME = re.compile(r"""^\w+\.name (==|!=) ['"]([\w.]+)['"]$""")
-_DEPTH = 12
-NOT, PERHAPS, SURELY = 0, 1, 2
+from build_recipes.verify.read.syntax import VLLM
 
 
-@dataclass
-class Event:
-    """Something an import of a module would meet."""
-
-    module: str
-    """The module asked for: of vLLM, or of vllm-omni itself."""
-    name: str | None
-    file: str
-    line: int
-    kind: str
-    error: str
-    detail: str
-    guard: str | None
-    """What keeps it from failing the import; None where nothing does."""
-    where: str
-    """Dotted name of the vllm-omni module it is in."""
-    patch: tuple[str, str] | None = None
-    """Module and function that would have put it there, had it run before."""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One vllm-omni module imports another."""
-
-    source: str
-    target: str
-    guard: str | None
-
-
-@dataclass
-class Played:
-    """The outcome of playing all modules."""
-
-    events: list[Event] = field(default_factory=list)
-    edges: set[Edge] = field(default_factory=set)
-    raised: dict[str, Raised | None] = field(default_factory=dict)
-    """By module: what its import ends in."""
-    calls: set[tuple[str, int]] = field(default_factory=set)
-    """File and line of the calls into vLLM that an import surely makes."""
-    crossings: set[tuple[str, str]] = field(default_factory=set)
-    """A module, while it is imported, runs a function of another one."""
-    patches: dict[str, set[str]] = field(default_factory=dict)
-    """By module: what its import puts into vLLM."""
-    unread: set[tuple[str, str]] = field(default_factory=set)
-    """A module, and one of vLLM that its import needs and whose file could not be read."""
-
-
-class Names(Protocol):
-    """Who answers for vLLM: its `Resolver`, or a table of answers that were given before."""
-
-    @property
-    def version(self) -> str:
-        """The vLLM's version; empty where it is not known."""
-
-    def module(self, module: str) -> Answer:
-        """``import module``."""
-
-    def name(self, module: str, name: str) -> Answer:
-        """``from module import name``."""
-
-    def load(self, target: str, path: list[str]) -> tuple[Answer, str, str]:
-        """Reading attributes of something imported."""
-
-    def may_load(self, module: str, by: Collection[str]) -> bool:
-        """Whether importing some modules may import another one."""
-
-    def runs(self, target: str, path: list[str]) -> Answer:
-        """Calling a function, a class or a method."""
-
-    def makes(self, target: str) -> Answer:
-        """Making a class on a base."""
-
-
-class Player:
+class Player(Branches, Running):
     """Plays modules; see `play`."""
-
-    def __init__(self, own: Resolver, summaries: Mapping[str, Summary], vllm: Names) -> None:
-        self.own, self.vllm, self.summaries = own, vllm, summaries
-        self.package = own.tree.package
-        self.platforms = platforms(own.tree) if self.package != VLLM else frozenset()
-        self.result = Played()
-        self.events: list[Event] = self.result.events
-        self.stack: list[tuple[str, str]] = []
-        self.executed: set[tuple[str, str]] = set()
-        self.seen: set[tuple[object, ...]] = set()
-        self.untouched: dict[str, set[str]] = {}
-        """Modules that need not be played, because nothing about them depends on this vLLM: what they import."""
-        self.patches: dict[str, set[str]] = {}
-        """What the import of an untouched module puts into vLLM."""
-        self.active: dict[str, int] = {}
-        """Modules that are being imported, and the line each is at."""
-        self.provided: set[str] = set()
-        """vLLM modules and names (``module:name``) that the package has put there so far."""
-        self.patchers = {} if self.package == VLLM else _patchers(summaries)
-        self.asked: set[str] = set()
-        """vLLM's modules that were imported so far."""
-        self.because = ""
-        """The condition that was decided by what vLLM is, around the statement that is played."""
-        self.dead = 0
-        """More than 0 after an exception that surely came: what follows is looked at, and does not happen."""
-        self.ran: dict[tuple[tuple[str, str], bool, bool], Raised | None] = {}
-        """What running a function ended in: surely or perhaps, where it happens or is only looked at."""
-        self.left = NOT
-        """Whether the function that is played has returned."""
-        self.truths: dict[str, int] = {}
-        self.tainted: set[str] = set()
-        """Modules whose import needs a file that could not be read."""
 
     def play(self, first: Iterable[str] = ()) -> Played:
         """Import every module, then look into the functions that no import has run.
@@ -190,8 +60,6 @@ class Player:
             if event.patch is not None and event.patch in self.executed:
                 event.guard = None  # patched, and too late
         return self.result
-
-    # -- modules
 
     def import_module(self, module: str) -> Raised | None:
         """What importing one module of the package surely raises. One that is being imported is there."""
@@ -404,306 +272,3 @@ class Player:
     def loaded(self, module: str) -> bool:
         """Whether a module of vLLM may have been imported by now."""
         return module in self.asked or self.vllm.may_load(module, {*self.asked, VLLM})
-
-    def branching(self, node: If, here: str, guard: str | None) -> Raised | None:
-        test = self.decided(node.ask, here) if node.ask else node.test
-        if self.platforms and test in (TRUE_HERE, FALSE_HERE):
-            test = self.elsewhere(node.text, test)
-        if node.ask and test in (TRUE, FALSE):
-            outer, self.because = self.because, node.text
-            raised = self.block(node.body if test == TRUE else node.orelse, here, guard)
-            self.because = outer
-            return raised
-        if test in (TRUE_HERE, TRUE):
-            self.aside(node.orelse, here, guard or f"unless {node.text}")
-            return self.block(node.body, here, guard)
-        if test in (FALSE_HERE, FALSE):
-            self.aside(node.body, here, guard or f"if {node.text}")
-            return self.block(node.orelse, here, guard)
-        self.block(node.body, here, guard or f"if {node.text}")
-        self.block(node.orelse, here, guard or f"unless {node.text}")
-        return None
-
-    def elsewhere(self, text: str, test: int) -> int:
-        """What a question for the platform is on the one that the package is for."""
-        words = set(re.split(r"[\W_]+", text))
-        if words & self.platforms or "cuda" in words:
-            return FALSE_HERE if test == TRUE_HERE else TRUE_HERE
-        return test
-
-    def aside(self, nodes: list[Node], here: str, guard: str) -> None:
-        """Look at statements that do not run here."""
-        left, self.left = self.left, NOT
-        self.dead += 1
-        self.block(nodes, here, guard)
-        self.dead -= 1
-        self.left = left
-
-    def decided(self, ask: str, here: str) -> int:
-        """Whether a condition holds on this vLLM."""
-        if ":" in ask and "_(':" in ask:
-            return conditions.truth(ask, _Asked(self, here))
-        if ask not in self.truths:
-            self.truths[ask] = conditions.truth(ask, _Asked(self, here))
-        return self.truths[ask]
-
-    def raising(self, node: Raise, here: str, guard: str | None) -> Raised | None:
-        """``raise``; one that what vLLM is has led to is told."""
-        if guard is not None:
-            return None
-        if self.because and node.error and self.package != VLLM:
-            self.event(Answer(REFUSED, node.error), node.line, (VLLM, None), here, None)
-        return Raised(node.error or "raise", "", explicit=True)
-
-    def patching(self, node: Patch, here: str) -> None:
-        """What is put into vLLM is there from now on."""
-        if self.dead:
-            return
-        found = set(_put(node))
-        self.provided |= found
-        for module in self.active:
-            self.result.patches.setdefault(module, set()).update(found)
-
-    def trying(self, node: Try, here: str, guard: str | None) -> Raised | None:
-        outer, self.events = self.events, []
-        raised = self.block(node.body, here, guard)
-        inside, self.events = self.events, outer
-        caught = None
-        if raised is not None:
-            caught = next((h for h in node.handlers if _catches(h.types, raised.error)), None)
-        came: Raised | None = raised
-        for handler in node.handlers:
-            if handler is not caught:
-                self.aside(handler.body, here, guard or "only if the try fails")
-        if caught is not None and raised is not None:
-            again = self.handler(caught.body, raised, here, guard)
-            if again is not None and again.explicit:
-                came = raised if again.error == "raise" else Raised(again.error, "")
-            else:
-                came = again
-                text = "except " + (" | ".join(caught.types) or "anything")
-                for event in inside:
-                    event.guard = event.guard or text
-        self.events.extend(inside)
-        after = self.block(
-            node.orelse, here, guard if raised is None else guard or "only if the try succeeds"
-        )
-        final = self.block(node.final, here, guard)
-        return came or (after if raised is None else None) or final
-
-    def handler(self, body: list[Node], raised: Raised, here: str, guard: str | None) -> Raised | None:
-        """Play a handler that runs. ``raise`` stands for: what was caught comes out again."""
-        first: Raised | None = None
-        for node in body:
-            if isinstance(node, If) and (about := _ABOUT_NAME.match(node.text)):
-                same = raised.detail == about[2]
-                taken = node.body if same == (about[1] == "==") else node.orelse
-                came = self.handler(taken, raised, here, guard)
-            else:
-                came = self.node(node, here, guard)
-            first = first or came
-        return first
-
-    # -- calls
-
-    def calling(self, node: Call, here: str, guard: str | None) -> Raised | None:
-        """Run the function, where it is of the package: what it does happens on import too."""
-        if guard is not None and guard.startswith("in function"):
-            return None
-        module, _, name = node.target.partition(":")
-        if module.startswith((".", "<")):
-            module = self.own.absolute(module, here)
-        if guard is None and module.partition(".")[0] == VLLM and self.package != VLLM:
-            self.result.calls.add((self.own.tree.modules[here], node.line))
-            target = f"{module}:{name}" if name else module
-            return self.failed(self.vllm.runs(target, node.path), node.line, (target, node.path), here)
-        found = self.function(node, here)
-        return self.run(found, here, guard) if found is not None else None
-
-    def failed(self, answer: Answer, line: int, asked: tuple[str, list[str]], here: str) -> Raised | None:
-        """A call into vLLM, or a class made on one of its classes, that surely ends in an error."""
-        if answer.status not in MISSING:
-            return None
-        target, path = asked
-        module, _, name = target.partition(":")
-        self.event(answer, line, (module, ".".join(filter(None, [name, *path])) or None), here, None)
-        return Raised(answer.error, answer.detail)
-
-    def run(self, found: tuple[str, str], here: str, guard: str | None) -> Raised | None:
-        """Run a function of the package."""
-        if found in self.stack or len(self.stack) > _DEPTH:
-            return None
-        module, name = found
-        summary = self.summaries.get(module)
-        body = summary.flow.functions.get(name) if summary is not None else None
-        if summary is None or body is None:
-            return None
-        if name in summary.flow.deferred and guard is None:
-            guard = f"if {name} is run"  # a generator or a coroutine: a call alone runs nothing
-        self.executed.add(found)
-        if module != here:
-            self.result.crossings.add((here, module))
-        key = (found, guard is None, self.dead > 0)
-        if key in self.ran:  # what it does was played, and its events are told
-            return self.ran[key]
-        self.stack.append(found)
-        left, self.left = self.left, NOT
-        raised = self.ran[key] = self.block(body, module, guard)
-        self.left = left
-        self.stack.pop()
-        return raised
-
-    def run_body(self, body: list[Node], here: str) -> Raised | None:
-        """Play the body of a function of which nothing else is known."""
-        left, self.left = self.left, NOT
-        raised = self.block(body, here, None)
-        self.left = left
-        return raised
-
-    def function(self, node: Call, here: str) -> tuple[str, str] | None:
-        """Module and qualified name of the package's function that a call runs."""
-        module, _, name = node.target.partition(":")
-        if module in ("super", "self"):
-            return None
-        if not module:
-            place = self.own.locate(here, name)
-        else:
-            module = self.own.absolute(module, here)
-            if module.partition(".")[0] != self.package:
-                return None
-            place = self.own.target(f"{module}:{name}" if name else module)
-        path = list(node.path)
-        while path and place is not None and place.kind == "module":
-            place = self.own.locate(place.module, path.pop(0))
-        if place is None or place.kind not in (FUNCTION, CLASS) or place.module not in self.summaries:
-            return None
-        if place.kind == FUNCTION:
-            return (place.module, place.name) if not path else self.inner(place, path)
-        path = [part for part in path if part != RESULT]
-        if path:
-            return self.method(place, path[-1]) if path[-1] != place.name else self.method(place, "__init__")
-        return self.method(place, "__call__" if RESULT in node.path else "__init__")
-
-    def inner(self, place: Place, path: list[str]) -> tuple[str, str] | None:
-        """What a function gives, where that is the one function in it: a decorator that takes arguments."""
-        if path != [RESULT]:
-            return None
-        functions = self.summaries[place.module].flow.functions
-        found = [key for key in functions if key.rpartition(".")[0] == place.name]
-        return (place.module, found[0]) if len(found) == 1 else None
-
-    def method(self, place: Place, name: str) -> tuple[str, str] | None:
-        """The method a class of the package has, itself or from its bases."""
-        names = (name, "__post_init__", "__new__") if name == "__init__" else (name,)
-        for entry in self.own.ancestry(place):
-            if entry is None:
-                return None
-            for wanted in names:
-                if wanted in entry[1].methods:
-                    return entry[0].module, f"{entry[0].name}.{wanted}"
-        return None
-
-    def making(self, node: Make, here: str, guard: str | None) -> Raised | None:
-        """A class statement: the metaclass and ``__init_subclass__`` of the bases run."""
-        if guard is not None and guard.startswith("in function"):
-            return None
-        first: Raised | None = None
-        metas = [node.metaclass] if node.metaclass else []
-        for meta in metas:
-            place = self.own.dotted(here, meta)
-            target = self.own.leads_out(here, meta) if place is None and guard is None else ""
-            for name in MAKING[1:] if target else ():
-                answer = self.vllm.runs(target, [name])
-                first = first or self.failed(answer, node.line, (target, [name]), here)
-            first = first or self.made_by(place, here, guard, MAKING[1:])
-        for base in node.bases:
-            place = self.own.dotted(here, base)
-            if place is not None and place.kind == CLASS:
-                first = first or self.made_by(place, here, guard, MAKING[:1])
-                for entry in self.own.ancestry(place):
-                    for keyword in entry[1].keywords if entry is not None else ():
-                        if entry is not None and keyword.startswith("metaclass=") and not metas:
-                            meta_place = self.own.dotted(entry[0].module, keyword.partition("=")[2])
-                            first = first or self.made_by(meta_place, here, guard, MAKING[1:])
-            elif place is None and self.package != VLLM and guard is None:
-                target = self.own.leads_out(here, base)
-                if target:
-                    answer = self.vllm.makes(target)
-                    first = first or self.failed(answer, node.line, (target, []), here)
-        return first
-
-    def made_by(
-        self, place: Place | None, here: str, guard: str | None, names: tuple[str, ...]
-    ) -> Raised | None:
-        if place is None or place.kind != CLASS:
-            return None
-        for name in names:
-            found = self.method(place, name) if name != "__init__" else self.own_init(place)
-            raised = self.run(found, here, guard) if found is not None else None
-            if raised is not None:
-                return raised
-        return None
-
-    def own_init(self, place: Place) -> tuple[str, str] | None:
-        """The ``__init__`` of a metaclass."""
-        entry = self.own.class_of(place)
-        return (place.module, f"{place.name}.__init__") if entry and "__init__" in entry.methods else None
-
-
-class _Asked:
-    """Answers conditions for a player."""
-
-    def __init__(self, player: Player, here: str) -> None:
-        self.player, self.here = player, here
-
-    def versions(self, distribution: str) -> str:
-        tree = self.player.own.tree
-        if distribution == VLLM:
-            return self.player.vllm.version
-        return tree.version if distribution in (tree.index.name, tree.package) else ""
-
-    def module(self, module: str) -> Answer:
-        return self.player.vllm.module(module)
-
-    def load(self, target: str, path: list[str]) -> Answer:
-        answer, module, name = self.player.vllm.load(target, path)
-        return Answer(FOUND) if f"{module}:{name}" in self.player.provided else answer
-
-    def compares(self, target: str) -> str:
-        module, _, name = target.partition(":")
-        module = self.player.own.absolute(module, self.here) if module else self.here
-        place = self.player.own.locate(module, name)
-        summary = self.player.summaries.get(place.module) if place is not None else None
-        return summary.flow.versions.get(place.name, "") if summary is not None and place is not None else ""
-
-
-def _put(node: Patch) -> Iterator[str]:
-    """vLLM modules and names (``module:name``) that a patch puts there."""
-    module, _, name = node.target.partition(":")
-    path = [name, *node.path] if name else node.path
-    if not path:
-        yield module
-    else:
-        yield f"{module}:{'.'.join(path)}"
-        yield f"{'.'.join([module, *path[:-1]])}:{path[-1]}"
-
-
-def _patchers(summaries: Mapping[str, Summary]) -> dict[str, tuple[str, str]]:
-    """What functions of the package put into vLLM when they run, and which."""
-    return {
-        what: (module, name)
-        for module, summary in summaries.items()
-        for name, body in summary.flow.functions.items()
-        for node, _ in walk(body)
-        if isinstance(node, Patch)
-        for what in _put(node)
-    }
-
-
-def _catches(types: list[str], error: str) -> bool:
-    if not types or "?" in types:
-        return True
-    return bool({"Exception", "BaseException", *_BASES.get(error, {error})} & set(types))
-
-
-__all__ = ["NO_ATTRIBUTE", "NO_MODULE", "NO_NAME", "UNKNOWN", "Edge", "Event", "Played", "Player", "Raised"]

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from build_recipes.verify.judge.importing import Edge
+from build_recipes.verify.judge.played import Edge
 from build_recipes.verify.packages import entry_points, platforms
 from build_recipes.verify.read.model import Summary
 from build_recipes.verify.read.syntax import OTHER_PLATFORMS

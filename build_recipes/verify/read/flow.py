@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from build_recipes.verify.read.asking import asked, exceptions, probed, version_test
-from build_recipes.verify.read.constants import NotConstant, Ref, Unread, constants, imported, value_of
+from build_recipes.verify.read.bindings import constants
+from build_recipes.verify.read.constants import NotConstant, Ref, Unread, imported, value_of
 from build_recipes.verify.read.expressions import Expressions
 from build_recipes.verify.read.model import (
     Call,

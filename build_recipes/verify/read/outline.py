@@ -15,7 +15,7 @@ import warnings
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from build_recipes.verify.read.constants import constants
+from build_recipes.verify.read.bindings import constants
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -28,8 +28,8 @@ R = TypeVar("R")
 OMNI = "vllm_omni"
 
 _READING = (
-    *("asking", "constants", "expressions", "flow", "lazy", "model", "outline", "scope", "surface", "syntax"),
-    "tree",
+    *("asking", "bindings", "constants", "definitions", "expressions", "flow", "lazy", "model", "outline"),
+    *("scope", "surface", "syntax", "tree"),
 )
 """Modules that make a summary."""
 

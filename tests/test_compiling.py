@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from build_recipes.build.compiling import costs, drive, graph
+from build_recipes.build.compiling import costs, drive, graph, outputs
 from build_recipes.build.compiling.broker import Broker, held_by
 from build_recipes.build.compiling.costs import Cost, learned, read_journal
 from build_recipes.build.compiling.progress import Progress
@@ -86,6 +86,18 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     yield Project(tmp_path, {name: SLOW.format(name=name) for name in ("a", "b", "c", "d")})
+
+
+def test_an_output_that_cmake_names_twice_is_distrusted_once(tmp_path: Path) -> None:
+    """DeepGEMM's modules come from a custom command, whose stamp CMake names relative and whole."""
+    small = Project(tmp_path, {"a": "int a() { return 1; }"})
+    with (tmp_path / "build.ninja").open("a") as build:
+        build.write(
+            f"rule CUSTOM_COMMAND\n  command = touch .built\nbuild .built | {tmp_path}/.built: CUSTOM_COMMAND\n"
+        )
+    (tmp_path / ".built").touch()
+    assert outputs.distrust(small.graph(), small.journal, tmp_path / "linked.json") == [".built"]
+    assert not (tmp_path / ".built").exists()
 
 
 def test_units_compile_once_and_a_second_run_does_nothing(project: Project) -> None:

@@ -23,10 +23,14 @@ Print = tuple[int, str]
 
 
 def products(graph: Graph) -> list[str]:
-    """Outputs of the whole build file that are there, as ninja names them."""
+    """Outputs of the whole build file that are there, as ninja names them.
+
+    CMake names a custom command's output twice, below the folder and by its whole path; each is given once.
+    """
     text = process.capture([graph.ninja, "-t", "targets", "all"], cwd=graph.folder)
     rows = (line.rpartition(": ") for line in text.splitlines())
-    return [name for name, _, rule in rows if rule not in NO_OUTPUT and (graph.folder / name).is_file()]
+    named = {graph.folder / name: name for name, _, rule in reversed(list(rows)) if rule not in NO_OUTPUT}
+    return [name for path, name in reversed(named.items()) if path.is_file()]
 
 
 def seen(graph: Graph, names: list[str]) -> dict[str, Print]:

@@ -259,7 +259,8 @@ def test_facts_are_read_from_what_the_commands_print(tmp_path: Path) -> None:
     assert built["wheel"]["name"] == "w.whl"
     verdict = {"verdict": "not usable", "reasons": ["a", "b", "c", "d"]}
     assert extract("audit", {"devices": {"thor": verdict}})["devices"]["thor"]["reasons"] == ["a", "b", "c"]
-    breaks = [{"module": "vllm.x", "name": "Y"}] * 9
+    entry = {"file": "f.py", "line": 1, "kind": "missing-name", "tier": "model", "guard": None, "chain": []}
+    breaks = [{"module": "vllm.x", "name": "Y", "moved_to": None, **entry}] * 9
     told = extract("omni 0.20.0", {"omni": "0.20.0", "verdict": "breaks", "breaks": breaks})
     assert (told["breaks"], told["names"][0], len(told["names"])) == (9, "vllm.x.Y", 5)
     cells = [{"patch": "P1", "state": "applies"}, {"patch": "P2", "state": "conflict"}]

@@ -100,17 +100,29 @@ def nightly(
         **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
         "to": "folder to write to (default: wheels/nightly/page)",
         "wheels_url": "where wheels are downloaded from; without it their names are no links",
+        "index_url": "a package index that has them, for the line to install one",
+        "site_url": "where the page will be, for the feeds",
     },
 )
 def page(
-    c: Context, config: str = "", feed: Any = None, to: str = "", wheels_url: str = "", json: bool = False
+    c: Context,
+    config: str = "",
+    feed: Any = None,
+    to: str = "",
+    wheels_url: str = "",
+    index_url: str = "",
+    site_url: str = "",
+    json: bool = False,
 ) -> None:
-    """Write the static status page of the nights: grid, history, failures."""
+    """Write the static site of the nights: what there is now, history, failures, all nights, feeds and badges."""
     with door(json):
         from build_recipes.kit.console import emit_json, say
         from build_recipes.nightly import night as command
 
-        written = command.page(command.Options(config=config, feeds=tuple(feed or ())), to, wheels_url)
+        written = command.page(
+            command.Options(config=config, feeds=tuple(feed or ())), to,
+            wheels_url=wheels_url, index_url=index_url, site_url=site_url,
+        )  # fmt: skip
         if json:
             emit_json({"page": str(written), "feed": str(written.with_name("feed.jsonl"))})
         else:

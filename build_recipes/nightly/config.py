@@ -96,6 +96,15 @@ def _pair(text: str) -> tuple[int, int] | None:
     return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
+class Page(Model, frozen=True):
+    """The status page."""
+
+    stale_days: int = 3
+    """Days without news after which a result is called stale."""
+    strip: int = 14
+    """Nights that a line shows."""
+
+
 class Cache(Model, frozen=True):
     """GitHub's cache, which the jobs of all hosted runners share."""
 
@@ -128,6 +137,7 @@ class Config(Model, frozen=True):
     step: list[Step]
     omni: Omni = msgspec.field(default_factory=Omni)
     cache: Cache = msgspec.field(default_factory=Cache)
+    page: Page = msgspec.field(default_factory=Page)
     suffix: str = ""
     """Ends every job's id; keeps jobs of another size (smoke) apart from the real ones."""
 

@@ -4,6 +4,7 @@
     step     one command ended:         step gate state exit seconds command log facts findings excerpt
     paused   to be gone on with:        state (checkpointed | interrupted) seconds reason failed
     ended    green or red:              state seconds wheel reason failed
+    skipped  not run that night:        job label device reason (its run is JOB@DAY, and is none)
 
 ``program`` is this program's ``version`` and ``commit`` (40 digits), ``url`` the page of the workflow's run that the
 attempt was made in (empty for one by hand), ``ref`` the commit of vLLM where the job is main. ``log`` is the step's
@@ -56,6 +57,7 @@ class _Facts(msgspec.Struct):
     up_to_date: bool = False
     breaks: int = 0
     verdict: str = ""
+    counted: str = ""
     omni: str | None = None
     devices: dict[str, _Verdict] = {}
     tiers: dict[str, str] = {}

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from build_recipes.kit.data import parse_json
 
 
@@ -17,7 +19,7 @@ def extract(step: str, document: Any) -> dict[str, Any]:
         return {}
     try:
         return reader(document)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError):
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, msgspec.ValidationError):
         return {}
 
 
@@ -45,12 +47,16 @@ def _audit(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _omni(document: dict[str, Any]) -> dict[str, Any]:
-    breaks = document.get("breaks") or []
-    names = [f"{entry.get('module', '')}.{entry.get('name', '')}".strip(".") for entry in breaks[:5]]
+    from build_recipes.verify.check import counted, decisive
+    from build_recipes.verify.judge.verdict import Break
+
+    breaks = decisive(msgspec.convert(document.get("breaks") or [], list[Break]))
+    names = [f"{entry.module}.{entry.name or ''}".strip(".") for entry in breaks[:5]]
     return {
         "omni": document.get("omni"),
         "verdict": document["verdict"],
         "breaks": len(breaks),
+        "counted": counted(breaks) if breaks else "",
         "names": names,
     }
 

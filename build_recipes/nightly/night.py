@@ -18,6 +18,7 @@ from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import compiler_cache, feed, matrix, runner, sharing
 from build_recipes.nightly import config as configuration
+from build_recipes.nightly.events import utc_now
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
 from build_recipes.nightly.store import Store
 from build_recipes.toolchain import distro
@@ -90,6 +91,8 @@ def show_matrix(options: Options) -> None:
         jobs = matrix.resolve(
             config, places, store, here=options.here, offline=options.offline, force=options.force
         )
+        if options.github:
+            runner.tell_skipped(store, matrix.folder(places), jobs)
     document = as_matrix(config, jobs, places, skipped=options.all)
     if options.github:
         _github_output(document)
@@ -214,8 +217,14 @@ def _install() -> None:
         console.warn(f"{error.args[0]}; next: {error.advice}")
 
 
-def page(options: Options, to: str, wheels_url: str) -> Path:
-    """Write the status page of everything this machine, and the feeds that are named, know."""
+def page(options: Options, to: str, *, wheels_url: str = "", index_url: str = "", site_url: str = "") -> Path:
+    """Write the status page of everything this machine, and the feeds that are named, know.
+
+    :param wheels_url: where wheels are downloaded from.
+    :param index_url: a package index that has them (PEP 503).
+    :param site_url: where the page will be.
+    """
+    from build_recipes.nightly.page.rows import Drawing
     from build_recipes.nightly.page.site import write_site
 
     places = Places.from_environment()
@@ -224,7 +233,10 @@ def page(options: Options, to: str, wheels_url: str) -> Path:
     with open_store(places, options.feeds) as store:
         feed.sync(store, folder / "feed.jsonl")
         events = [event for _, event in store.events()]
-    return write_site(config.title, events, Path(to).resolve() if to else folder / "page", wheels_url)
+    how = Drawing(utc_now(), wheels_url, index_url, config.page.stale_days, config.page.strip)
+    return write_site(
+        config.title, events, Path(to).resolve() if to else folder / "page", how, site_url=site_url
+    )
 
 
 def gather_wheels(options: Options, folders: tuple[str, ...], to: str) -> list[Path]:

@@ -84,6 +84,7 @@ def run_night(night: Night, jobs: list[Job]) -> None:
     :raises NightFailed: at least one is red.
     """
     close_interrupted(night)
+    tell_skipped(night.store, night.folder, jobs)
     for number, job in enumerate(jobs, 1):
         step("job", f"{job.id} ({number} of {len(jobs)})")
         left = night.left()
@@ -97,6 +98,17 @@ def run_night(night: Night, jobs: list[Job]) -> None:
             night.states[job.id] = run_job(night, job)
             say(f"            {job.id}: {night.states[job.id]}")
     check_red(night, len(jobs))
+
+
+def tell_skipped(store: Store, folder: Path, jobs: list[Job]) -> None:
+    """Record the jobs that a night does not run, once a day each, and why: the page tells what is old from what is
+    unchanged."""
+    today = events.utc_now().date().isoformat()
+    for job in jobs:
+        if job.skip:
+            data = {"job": job.id, "label": job.label, "device": job.device, "reason": job.skip}
+            store.record("skipped", f"{job.id}@{today}", "", data)
+    feed.sync(store, folder / "feed.jsonl")
 
 
 def check_red(night: Night, total: int) -> None:

@@ -104,6 +104,8 @@ class Store:
     def _draw(self, seq: int, event: Event) -> None:
         """Bring ``runs`` and ``steps`` up to date with one event."""
         data, db = event.data, self._db
+        if event.kind == "skipped":
+            return
         db.execute("INSERT OR IGNORE INTO runs (id, host) VALUES (?, ?)", (event.run, event.host))
         db.execute("UPDATE runs SET last = ? WHERE id = ?", (seq, event.run))
         if event.kind == "started":

@@ -255,8 +255,8 @@ def wheel_of(asked: Asked, places: Places) -> Path:
 
 def verdict_error(report: Report) -> OmniBreaks:
     """The exit of a pair that breaks."""
-    decisive = [entry for entry in report.breaks if entry.tier != "platform"]
-    first = decisive[0]
+    found = decisive(report.breaks)
+    first = found[0]
     near = report.suggest.get("nearest", {})
     option = "--omni {}" if report.package == "vllm-omni" else f"--package {report.package}=={{}}"
     words = [option.format(near["omni"])] if near.get("omni") else []
@@ -267,7 +267,7 @@ def verdict_error(report: Report) -> OmniBreaks:
         else "--matrix shows the pairs without a break"
     )
     return OmniBreaks(
-        f"{report.package} {report.omni} would not import with vLLM {report.vllm}: {counted(decisive)}, "
+        f"{report.package} {report.omni} would not import with vLLM {report.vllm}: {counted(found)}, "
         f"the first is {asked_for(first)}",
         advice,
     )
@@ -286,6 +286,11 @@ def unread_error(report: Report) -> CouldNotCheck:
 def asked_for(entry: Break) -> str:
     """What a break is about, dotted."""
     return f"{entry.module}.{entry.name}" if entry.name else entry.module
+
+
+def decisive(entries: list[Break]) -> list[Break]:
+    """Breaks that decide: those of an entry point or a model."""
+    return [entry for entry in entries if entry.tier != "platform"]
 
 
 def counted(entries: list[Break]) -> str:

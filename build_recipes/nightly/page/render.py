@@ -1,25 +1,19 @@
-"""The page itself: a grid, plots and failures, each with a text that says the same. pages/page.html draws it."""
+"""The pages: what there is now, the history, the failures, and a page for each month of nights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from build_recipes.kit.console import duration, size
 from build_recipes.kit.pages import page
-from build_recipes.nightly.page import plots
+from build_recipes.nightly.page import plots, verdict
+from build_recipes.nightly.page.rows import Drawing, Group, Row, minute, safe
+from build_recipes.nightly.page.survey import Survey
 from build_recipes.nightly.page.view import Run, View
 
+PACKAGE = "build_recipes.nightly.page"
 SHOWN_FAILURES = 40
-SHOWN_COLUMNS = 60
-MARKS = {
-    "green": "\N{CHECK MARK} green",
-    "red": "\N{BALLOT X} red",
-    "checkpointed": "\N{RIGHTWARDS ARROW} goes on next night",
-    "interrupted": "! interrupted",
-    "running": "\N{HORIZONTAL ELLIPSIS} running",
-}
+SHOWN_NIGHTS = 60
 
 
 @dataclass(frozen=True)
@@ -28,146 +22,178 @@ class Figure:
 
     name: str
     title: str
-    plot: plots.Plot | None
-    """None where there is no value yet."""
+    plot: plots.Plot
     head: list[str]
     rows: list[list[str]]
-    legend: list[str]
-    words: str = ""
 
 
-def render(title: str, shown: View, wheels_url: str = "") -> str:
-    """The whole document.
+@dataclass(frozen=True)
+class Month:
+    """A month of nights."""
 
-    :param wheels_url: where wheels are downloaded from; without it their names are no links.
-    """
+    name: str
+    """``2026-03``, which is its page's name, too."""
+    nights: list[Day]
+    good: int
+    bad: int
+
+
+@dataclass(frozen=True)
+class Day:
+    """One night, all its jobs."""
+
+    day: str
+    rows: list[tuple[str, str, str, str, str, str]]
+    """Device, tag, style, word, reason and address of the workflow's run."""
+    words: str
+
+
+def index(title: str, shown: View, how: Drawing, survey: Survey, found: list[Group]) -> str:
+    """What there is now."""
+    rows = [row for group in found for row in group.rows]
     return page(
-        "build_recipes.nightly.page",
-        "page.html",
+        PACKAGE,
+        "index.html",
         title=title,
-        shown=shown,
-        updated=shown.updated or "never",
-        summary=_summary(shown),
-        wheels_url=wheels_url.rstrip("/"),
-        history=_history(shown),
+        updated=shown.updated,
+        drawn=how.now.strftime("%Y-%m-%d %H:%M"),
+        summary=summary(rows),
+        groups=found,
+        stale_days=how.stale_days,
+        figures=figures(shown, found),
+        nights=nights(shown),
         failures=shown.failures[:SHOWN_FAILURES],
         older=len(shown.failures) - SHOWN_FAILURES,
         newest={cell.run.id for cell in shown.cells.values() if cell.run},
-        marks=MARKS,
+        months=months(shown),
+        survey=survey,
+        minute=minute,
+        safe=safe,
         colours=plots.COLOURS,
-        details=_details,
-        minute=_minute,
-        size=lambda value: size(float(value)),
     )
 
 
-def _summary(shown: View) -> str:
-    states = [cell.run.state for cell in shown.cells.values() if cell.run]
-    words = [f"{states.count(state)} {state}" for state in ("green", "red", "checkpointed", "interrupted")]
-    words = [word for word in words if not word.startswith("0 ")]
-    running = sum(1 for cell in shown.cells.values() if cell.running)
-    if running:
-        words.append(f"{running} running")
-    return f"{', '.join(words) or 'nothing has been built yet'}."
+def month(title: str, one: Month, others: Sequence[Month]) -> str:
+    """A month of nights."""
+    return page(PACKAGE, "month.html", title=title, month=one, others=others, colours=plots.COLOURS)
 
 
-# -- the grid ------------------------------------------------------------------------------------
-
-
-def _details(run: Run) -> list[tuple[str, str]]:
-    """What a cell says below its state, but for the wheel."""
-    rows: list[tuple[str, str]] = []
-    if run.build_s:
-        facts = run.steps["build"].get("facts") or {}
-        cached = (
-            f" ({facts['cached']} of {facts.get('units', '?')} units cached)" if facts.get("cached") else ""
-        )
-        rows.append(("build", "up to date" if facts.get("up_to_date") else duration(run.build_s) + cached))
-    for name, data in run.steps.items():
-        word = _word(name, data)
-        if word and name != "build":
-            rows.append((name, word))
-    rows.append(("when", _minute(run.ended or run.started)))
-    if run.attempts > 1:
-        rows.append(("nights", str(run.attempts)))
-    return rows
-
-
-def _minute(when: str) -> str:
-    """``2026-11-20 03:14`` of a time stamp."""
-    return when[:16].replace("T", " ")
-
-
-def _word(name: str, data: dict[str, Any]) -> str:
-    """The result of a step in a few words; empty where it is not worth a line."""
-    facts = data.get("facts") or {}
-    if name.startswith("omni") and facts:
-        many = (
-            f"{facts['breaks']} breaks"
-            if facts.get("breaks")
-            else str(facts.get("verdict", "")).replace("-", " ")
-        )
-        return f"{facts.get('omni')}: {many}"
-    if name == "audit" and facts.get("devices"):
-        return ", ".join(_judged(device, entry) for device, entry in facts["devices"].items())
-    if name == "qualify" and facts.get("tiers"):
-        return ", ".join(f"{tier} {state}" for tier, state in facts["tiers"].items())
-    state = str(data.get("state", ""))
-    return "" if state in ("passed", "not run") else state
-
-
-def _judged(device: str, entry: dict[str, Any]) -> str:
-    reasons = entry.get("reasons") or []
-    return f"{device}: {entry.get('verdict')}" + (f" ({reasons[0]})" if reasons else "")
+def summary(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+    """Style, word and number of what the lines come to."""
+    count: dict[tuple[str, str], int] = {}
+    for row in rows:
+        word = "failed" if row.shown.word.startswith("failed") else row.shown.word
+        count[row.shown.style, word] = count.get((row.shown.style, word), 0) + 1
+    order = ("good", "bad", "wait", "plain")
+    found = sorted(count.items(), key=lambda item: (order.index(item[0][0]), -item[1]))
+    return [(style, word, number) for (style, word), number in found]
 
 
 # -- history -------------------------------------------------------------------------------------
 
 
-def _history(shown: View) -> list[Figure]:
-    if not shown.finished:
-        return []
-    return [
-        _by_night("build-time", "Build time", shown, lambda run: run.build_s / 60 or None, _minutes),
-        _by_night("wheel-size", "Wheel size", shown, lambda run: run.wheel.get("size"), size),
-        _nights(shown),
-    ]
+@dataclass(frozen=True)
+class Measure:
+    """A number of a run."""
+
+    name: str
+    value: Callable[[Run], float | None]
+    scale: plots.Scale
 
 
-def _minutes(value: float) -> str:
-    return f"{value:.0f} min" if value >= 10 or value == int(value) else f"{value:.1f} min"
+MEASURES = (
+    Measure("build time", lambda run: run.build_s, plots.SECONDS),
+    Measure("wheel size", lambda run: run.wheel.get("size"), plots.OCTETS),
+)
 
 
-def _by_night(
-    name: str, title: str, shown: View, value: Callable[[Run], float | None], show: plots.Show
-) -> Figure:
-    """A line for each job that ever had a value, a column for each night."""
-    nights = list(dict.fromkeys(run.night for run in shown.finished))[-SHOWN_COLUMNS:]
+def figures(shown: View, found: Sequence[Group]) -> list[Figure]:
+    """For each device that ever built something: build time and wheel size, a line for each tag."""
+    drawn = [_by_night(shown, group.device, measure) for group in found for measure in MEASURES]
+    return [figure for figure in drawn if figure]
+
+
+def _by_night(shown: View, device: str, measure: Measure) -> Figure | None:
+    """A line for each tag that ever had a value, a column for each night; None where none had. A tag has one colour
+    in all plots."""
+    runs = [run for run in shown.finished if run.device == device]
+    days = list(dict.fromkeys(run.night for run in runs))[-SHOWN_NIGHTS:]
     points: dict[str, dict[str, float]] = {}
-    for run in shown.finished:
-        found = value(run)
-        if found is not None and run.night in nights:
-            points.setdefault(run.job, {})[run.night] = float(found)
+    for run in runs:
+        got = measure.value(run)
+        if got and run.night in days:
+            points.setdefault(run.label, {})[run.night] = float(got)
+    if not points:
+        return None
     series = [
-        plots.Series(job, [known.get(night) for night in nights]) for job, known in sorted(points.items())
+        plots.Series(label, [points[label].get(day) for day in days], number)
+        for number, label in enumerate(shown.labels)
+        if label in points
     ]
-    drawn = plots.lines(f"{name}-plot", f"{title} of each job by night", nights, series, show)
+    title = f"{device}: {measure.name}"
+    identifier = "".join(c if c.isalnum() else "-" for c in title)
     rows = [
-        [night, *("none" if (one := line.values[at]) is None else show(one) for line in series)]
-        for at, night in enumerate(nights)
+        [day, *("none" if (one := line.values[at]) is None else measure.scale.show(one) for line in series)]
+        for at, day in enumerate(days)
     ]
-    names = [one.name for one in series]
-    return Figure(name, title, drawn if series else None, ["night", *names], rows, names)
-
-
-def _nights(shown: View) -> Figure:
-    nights = shown.nights[-SHOWN_COLUMNS:]
     return Figure(
-        "failing",
-        "Failing nights",
-        plots.bars("failing-plot", "Green and red jobs by night", nights),
-        ["night", "green", "red"],
-        [[night, str(green), str(red)] for night, green, red in nights],
-        [],
-        "Hatched: red jobs; plain: green ones.",
+        identifier,
+        title,
+        plots.lines(f"{identifier}-plot", title, days, series, measure.scale),
+        ["night", *(one.name for one in series)],
+        rows,
     )
+
+
+def nights(shown: View) -> Figure | None:
+    """A column for each night: jobs that came to something good, and those that did not."""
+    counts = []
+    for day in shown.days[-SHOWN_NIGHTS:]:
+        styles = [style for _, _, style, _, _, _ in day_of(shown, day).rows]
+        counts.append((day, styles.count("good") + styles.count("plain"), styles.count("bad")))
+    if not counts:
+        return None
+    return Figure(
+        "nights",
+        "Jobs by night",
+        plots.bars("nights-plot", "Good jobs, and failed or unusable ones, by night", counts),
+        ["night", "good", "failed or not usable"],
+        [[day, str(good), str(bad)] for day, good, bad in counts],
+    )
+
+
+def months(shown: View) -> list[Month]:
+    """All nights by month, the newest first."""
+    found: dict[str, list[Day]] = {}
+    for day in reversed(shown.days):
+        found.setdefault(day[:7], []).append(day_of(shown, day))
+    return [
+        Month(
+            name,
+            days,
+            sum(style == "good" for day in days for _, _, style, _, _, _ in day.rows),
+            sum(style == "bad" for day in days for _, _, style, _, _, _ in day.rows),
+        )
+        for name, days in found.items()
+    ]
+
+
+def day_of(shown: View, day: str) -> Day:
+    """One night: every job that ran, and how many did not."""
+    rows = []
+    skipped = 0
+    for (label, device), cell in sorted(shown.cells.items(), key=lambda item: (item[0][1], item[0][0])):
+        night = cell.nights.get(day)
+        if night is None:
+            continue
+        if night.run is None:
+            skipped += 1
+            continue
+        run = night.run
+        if night.state in ("green", "red"):
+            word = verdict.verdict(run)
+            rows.append((device, label, word.style, word.word, run.reason, safe(run.url)))
+        else:
+            rows.append((device, label, "wait", night.state, "", safe(run.url)))
+    words = f"{len(rows)} jobs ran" + (f", {skipped} were skipped" if skipped else "")
+    return Day(day, rows, words)

@@ -1,7 +1,8 @@
-"""From events to what the page shows: the newest state of each cell, the history, the failures."""
+"""From events to what the pages show: the newest state of each cell, each night of it, the history, the failures."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ class Run:
     @property
     def night(self) -> str:
         """The day it ended, or began."""
-        return (self.ended or self.started)[:10]
+        return day(self.ended or self.started)
 
     def failed_steps(self) -> list[dict[str, Any]]:
         """Steps that failed, those that made it red first."""
@@ -62,13 +63,43 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """A job that a night did not run."""
+
+    time: str
+    reason: str
+    green: bool
+    """Because it is green already: what it was is what it is."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a night came to for a cell."""
+
+    state: str
+    """A run's state, or ``skipped``."""
+    run: Run | None = None
+    reason: str = ""
+
+
+@dataclass
 class Cell:
     """What is known of a tag on a device."""
 
-    run: Run | None
+    run: Run | None = None
     """The newest that came to something."""
-    running: Run | None
+    running: Run | None = None
     """One that is newer and under way."""
+    skip: Skip | None = None
+    """The newest, where it is newer than the run."""
+    nights: dict[str, Night] = field(default_factory=dict)
+    """Day to what came of it."""
+
+    @property
+    def news(self) -> str:
+        """When it was last known to be what it is; empty where it never was."""
+        skipped = self.skip.time if self.skip and self.skip.green else ""
+        return max(skipped, self.run.ended or self.run.started if self.run else "")
 
 
 @dataclass(frozen=True)
@@ -84,29 +115,24 @@ class View:
     """Green and red runs, the oldest first."""
     failures: list[Run]
     """Red runs, the newest first."""
+    days: list[str]
+    """Days of all nights, the oldest first."""
     updated: str
     """Time of the newest event."""
-
-    @property
-    def nights(self) -> list[tuple[str, int, int]]:
-        """Day, number of green and of red runs, in the order they came."""
-        count: dict[str, list[int]] = {}
-        for run in self.finished:
-            count.setdefault(run.night, [0, 0])[run.state == "red"] += 1
-        return [(night, green, red) for night, (green, red) in count.items()]
 
 
 def fold(events: Iterable[Event]) -> list[Run]:
     """Runs in the order of their newest event."""
     runs: dict[str, Run] = {}
     for event in events:
+        if event.kind == "skipped":
+            continue
         run = runs.pop(event.run, None) or Run(event.run)
         runs[event.run] = run
         data = event.data
         if event.kind == "started":
             run.job, run.device = str(data.get("job", "")), str(data.get("device", ""))
-            label = str(data.get("label", ""))
-            run.label = label + run.job.removeprefix(f"{label}-{run.device}")
+            run.label = label_of(data)
             run.started = run.started or event.time
             run.host, run.cache = event.host, str(data.get("compiler_cache", ""))
             run.ref, run.url = str(data.get("ref", "")), str(data.get("url", ""))
@@ -123,21 +149,48 @@ def fold(events: Iterable[Event]) -> list[Run]:
     return [run for run in runs.values() if run.label]
 
 
+def day(time: str) -> str:
+    """The day of a time stamp; ``0000-00-00`` where it is none (it becomes a file's name)."""
+    return time[:10] if re.fullmatch(r"\d{4}-\d\d-\d\d", time[:10]) else "0000-00-00"
+
+
+def label_of(data: dict[str, Any]) -> str:
+    """What a job builds, with the size's suffix."""
+    label, job = str(data.get("label", "")), str(data.get("job", ""))
+    return label + job.removeprefix(f"{label}-{data.get('device', '')}")
+
+
 def view(events: list[Event]) -> View:
-    """What the page shows of the events."""
+    """What the pages show of the events."""
     runs = fold(events)
     cells: dict[tuple[str, str], Cell] = {}
     for run in runs:
-        key = (run.label, run.device)
-        before = cells.get(key, Cell(None, None))
-        cells[key] = Cell(run, None) if run.state in OUTCOMES else Cell(before.run, run)
+        cell = cells.setdefault((run.label, run.device), Cell())
+        if run.state in OUTCOMES:
+            cell.run, cell.running = run, None
+        else:
+            cell.running = run
+    of_run = {run.id: run for run in runs}
+    for event in events:
+        if event.kind == "skipped":
+            key = (label_of(event.data), str(event.data.get("device", "")))
+            cell = cells.setdefault(key, Cell())
+            reason = str(event.data.get("reason") or "")
+            cell.skip = Skip(event.time, reason, reason.startswith("green already"))
+            cell.nights.setdefault(day(event.time), Night("skipped", reason=reason))
+        elif event.kind in ("paused", "ended") and event.run in of_run:
+            run = of_run[event.run]
+            cell = cells[run.label, run.device]
+            cell.nights[day(event.time)] = Night(str(event.data.get("state", "")), run)
+            cell.skip = None
     finished = [run for run in runs if run.state in FINISHED]
     return View(
-        labels=sorted({run.label for run in runs}, key=_newest_first, reverse=True),
-        devices=sorted({run.device for run in runs}),
+        labels=sorted({label for label, _ in cells}, key=_newest_first, reverse=True),
+        devices=sorted({device for _, device in cells}),
         cells=cells,
         finished=finished,
         failures=[run for run in reversed(finished) if run.state == "red"],
+        days=sorted({day for cell in cells.values() for day in cell.nights}),
         updated=events[-1].time if events else "",
     )
 

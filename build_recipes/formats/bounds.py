@@ -69,7 +69,11 @@ def _check_text(name: str, archive: str) -> None:
     except UnicodeEncodeError as error:
         raise UnsafeArchive(f"{archive} has a name that is no UTF-8: '{one_line(name)}'", ADVICE) from error
     parts = octets.split(b"/")
-    if len(octets) > LONGEST_PATH or len(parts) > DEEPEST or any(len(part) > LONGEST_NAME for part in parts):
+    if (
+        len(octets) > LONGEST_PATH
+        or len(parts) > DEEPEST
+        or (len(octets) > LONGEST_NAME and any(len(part) > LONGEST_NAME for part in parts))
+    ):
         raise UnsafeArchive(f"{archive} has a name that is too long or too deep: '{one_line(name)}'", ADVICE)
     if re.search(r"[\x00-\x1f\x7f]", name):
         raise UnsafeArchive(f"{archive} has a control character in a name: '{one_line(name)}'", ADVICE)
@@ -94,12 +98,12 @@ class Names:
         """
         name = path.as_posix()
         above = name
-        while above := above.rpartition("/")[0]:
-            known = self.kinds.setdefault(above, "folder")
-            if known != "folder":
+        while (above := above.rpartition("/")[0]) and (known := self.kinds.get(above)) != "folder":
+            if known:
                 raise UnsafeArchive(
                     f"{self.archive}: '{one_line(name)}' would be written through a {known}", ADVICE
                 )
+            self.kinds[above] = "folder"
         seen = name in self.kinds
         old = self.kinds.setdefault(name, kind)
         if len(self.kinds) > 2 * self.bounds.members:

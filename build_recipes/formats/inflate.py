@@ -130,22 +130,24 @@ class Archive:
     def _check(self, found: list[Row]) -> None:
         names, label = Names(self.path.name, self.bounds), self.path.name
         for row in found:
-            name = one_line(row.filename)
             if not row.filename:
                 raise self.damaged(f"{label} has a member without a name", "fetch it again")
             path = safe_member(row.filename, label)
             if path.as_posix() != row.filename.rstrip("/"):
-                raise UnsafeArchive(f"{label} has a member with an odd path: '{name}'", ADVICE)
+                raise UnsafeArchive(
+                    f"{label} has a member with an odd path: '{one_line(row.filename)}'", ADVICE
+                )
             names.add(path, "folder" if row.is_dir() else "file")
             bomb = row.file_size > LARGE and row.file_size > self.bounds.ratio * row.compress_size
             if bomb or row.file_size > self.bounds.member:
                 raise UnsafeArchive(
-                    f"{label} is a zip bomb: '{name}' says {row.file_size} bytes from {row.compress_size}",
+                    f"{label} is a zip bomb: '{one_line(row.filename)}' says {row.file_size} bytes"
+                    f" from {row.compress_size}",
                     ADVICE,
                 )
             if not row.readable:
                 raise self.damaged(
-                    f"'{name}' of {label} is encrypted or packed by method {row.compress_type}",
+                    f"'{one_line(row.filename)}' of {label} is encrypted or packed by method {row.compress_type}",
                     "only deflated and stored members are read; fetch it again",
                 )
         if sum(row.file_size for row in found) > self.bounds.most(self._source.size):

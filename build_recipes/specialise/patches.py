@@ -60,11 +60,10 @@ def apply(wheel: Wheel, device: Device, work: Path) -> Applied:
             (), {}, (NotApplied("all", "the patch series", f"it was not written for vLLM {number}"),)
         )
     chosen = series.choose(known, number, device)
-    for entry in chosen:
-        globs = intents.intents()[entry.patch.intent].reads.get("vllm", ())
-        _take(
-            wheel, work, (name for name in wheel.members if any(fnmatch.fnmatch(name, one) for one in globs))
-        )
+    known_intents = intents.intents()
+    globs = {one for entry in chosen for one in known_intents[entry.patch.intent].reads.get("vllm", ())}
+    for one in globs:
+        _take(wheel, work, fnmatch.filter(wheel.members, one))
     applied: list[dict[str, Any]] = []
     skipped: list[NotApplied] = []
     changed: dict[str, bytes] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from build_recipes.audit import origin
-from build_recipes.audit.audit import NOT_USABLE, READY, Audit, OnDevice, audit_distribution, audit_wheel
+from build_recipes.audit.audit import NOT_USABLE, READY, Audit, OnDevice, audit_distribution
 from build_recipes.audit.coverage import JIT, NOT_NEEDED
 from build_recipes.facts.device import Device, canonical, device
 from build_recipes.formats.wheel import Wheel
@@ -172,7 +172,9 @@ class _Maker:
         put |= {origin.SBOM: papers.sbom(story), papers.NOTICE: papers.notice(story)}
         edits = Edits(version=version, platform=_platform(before), put=put)
         made = rewrite(self.wheel.path, self.work / "out", edits, epoch=papers.epoch())
-        after = audit_wheel(made, [self.name])
+        with Wheel(made) as opened:
+            after = audit_distribution(opened, [self.name])
+            installed = sum(member.file_size for member in opened.members.values())
         whole = {part.path for part in parts if part.kept}
         whole |= {path for path, units in chosen.choices.items() if any(one.what == LEFT for one in units)}
         gate(before, after, self.name, self.options, whole)
@@ -181,7 +183,7 @@ class _Maker:
             wheel=self.places.wheels / made.name,
             manifest=self.places.wheels / f"{made.name.removesuffix('.whl')}.manifest.json",
             size=made.stat().st_size,
-            installed=_installed(made),
+            installed=installed,
             before=before.devices[self.name],
             after=after.devices[self.name],
             units=chosen.tally(),
@@ -286,11 +288,6 @@ def _platform(audit: Audit) -> str:
     if not any(one.id == "glibc" for one in audit.findings) or len(machines) != 1:
         return ""
     return f"manylinux_{audit.glibc.replace('.', '_')}_{machines.pop()}"
-
-
-def _installed(wheel: Path) -> int:
-    with Wheel(wheel) as opened:
-        return sum(member.file_size for member in opened.members.values())
 
 
 __all__ = ["Options", "Result", "specialise", "version_of"]

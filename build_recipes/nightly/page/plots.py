@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from build_recipes.kit.console import duration, size
 
 WIDTH, HEIGHT = 420, 220
-LEFT, RIGHT, TOP, BOTTOM = 58, 76, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 34
+LETTER, LONGEST = 7.4, 18
+"""Width of a letter of a line's name, and how many are shown of it."""
 LINE = 15
 """Height of a label, so that no two stand in each other."""
 COLOURS = 6
@@ -118,11 +120,13 @@ def lines(name: str, title: str, columns: Sequence[str], series: Sequence[Series
     known = [value for one in series for value in one.values if value is not None]
     marks, labels = axis(max(known, default=0), scale.units)
     summary = "; ".join(f"{one.name}: last {scale.show(_last(one))}" for one in series if _last(one))
+    names = [one.name if len(one.name) <= LONGEST else f"{one.name[: LONGEST - 1]}\u2026" for one in series]
+    right = WIDTH - RIGHT - round(max(map(len, names), default=0) * LETTER)
     ends: list[tuple[float, int]] = []
     drawn: list[tuple[str, list[tuple[float, float]]]] = []
     for number, one in enumerate(series):
         points = [
-            (round(_x(column, len(columns)), 1), _y(value, marks[-1]))
+            (round(_x(column, len(columns), right), 1), _y(value, marks[-1]))
             for column, value in enumerate(one.values)
             if value is not None
         ]
@@ -135,9 +139,10 @@ def lines(name: str, title: str, columns: Sequence[str], series: Sequence[Series
     )
     return Plot(
         name, title, summary or "no values yet",
-        [(_y(mark, marks[-1]), label) for mark, label in zip(marks, labels, strict=True)], _labels(columns),
+        [(_y(mark, marks[-1]), label) for mark, label in zip(marks, labels, strict=True)], _labels(columns, right),
+        right=right,
         lines=[
-            Line(one.name, path, points, places.get(number, 0.0), one.style)
+            Line(names[number], path, points, places.get(number, 0.0), one.style)
             for number, (one, (path, points)) in enumerate(zip(series, drawn, strict=True))
         ],
     )  # fmt: skip
@@ -184,19 +189,22 @@ def bars(name: str, title: str, nights: Sequence[tuple[str, int, int]]) -> Plot:
     )
 
 
-def _x(column: int, columns: int) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * (column + 0.5) / max(columns, 1)
+def _x(column: int, columns: int, right: int = WIDTH - RIGHT) -> float:
+    return LEFT + (right - LEFT) * (column + 0.5) / max(columns, 1)
 
 
 def _y(value: float, top: float) -> float:
     return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top), 1)
 
 
-def _labels(columns: Sequence[str], most: int = 3) -> list[tuple[float, str]]:
+def _labels(columns: Sequence[str], right: int = WIDTH - RIGHT, most: int = 3) -> list[tuple[float, str]]:
     """A few columns' labels, the first and the last among them: month and day of a date."""
     count = min(most, len(columns))
     chosen = sorted({round(n * (len(columns) - 1) / max(count - 1, 1)) for n in range(count)})
-    return [(round(_x(number, len(columns)), 1), columns[number].removeprefix("20")[3:]) for number in chosen]
+    return [
+        (round(_x(number, len(columns), right), 1), columns[number].removeprefix("20")[3:])
+        for number in chosen
+    ]
 
 
 def _last(one: Series) -> float:

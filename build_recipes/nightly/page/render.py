@@ -195,5 +195,5 @@ def day_of(shown: View, day: str) -> Day:
             rows.append((device, label, word.style, word.word, run.reason, safe(run.url)))
         else:
             rows.append((device, label, "wait", night.state, "", safe(run.url)))
-    words = f"{len(rows)} jobs ran" + (f", {skipped} were skipped" if skipped else "")
+    words = f"{len(rows)} jobs ran" + (f", {skipped} skipped" if skipped else "")
     return Day(day, rows, words)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-import msgspec
 from packaging.version import InvalidVersion, Version
 
+from build_recipes.build.survey import Cell, lacks
 from build_recipes.facts.device import devices
+from build_recipes.kit.data import parse_json
 
-
-class _Module(msgspec.Struct):
-    units: int = 0
-
-
-class _Cell(msgspec.Struct):
-    tag: str
-    device: str
-    stage: str
-    error: str = ""
-    missing: dict[str, str] = {}
-    modules: dict[str, _Module] = {}
-    cpu_s: float = 0
+KNOWN = {one.name for one in fields(Cell)}
 
 
 @dataclass(frozen=True)
@@ -45,20 +34,22 @@ class Survey:
 def read(path: Path) -> Survey:
     """The table of a survey.json; empty where there is none or it is of another shape."""
     try:
-        cells = msgspec.json.decode(path.read_bytes(), type=list[_Cell])
+        rows = parse_json(path.read_text(encoding="utf-8"))
+        cells = [Cell(**{key: value for key, value in row.items() if key in KNOWN}) for row in rows]
         tags = sorted({cell.tag for cell in cells}, key=lambda tag: Version(tag[1:]), reverse=True)
-    except (OSError, msgspec.MsgspecError, InvalidVersion):
+    except (OSError, ValueError, TypeError, AttributeError, InvalidVersion):
         return Survey([], [])
     by = {(cell.tag, cell.device): cell for cell in cells}
     names = [name for name in devices() if any(cell.device == name for cell in cells)]
     return Survey(names, [(tag, [_entry(by.get((tag, name))) for name in names]) for tag in tags])
 
 
-def _entry(cell: _Cell | None) -> Entry:
+def _entry(cell: Cell | None) -> Entry:
     if cell is None:
         return Entry("not run", "none")
-    lacks = f"not at hand: {', '.join(sorted(cell.missing))}" if cell.missing else ""
+    short = lacks(cell)
+    away = f"not at hand: {', '.join(sorted(short))}" if short else ""
     if cell.stage != "done":
-        return Entry(f"stops at {cell.stage}", "bad", "; ".join(filter(None, (cell.error, lacks))))
-    units = sum(module.units for module in cell.modules.values())
-    return Entry(f"{units} units, {cell.cpu_s / 60:.0f} CPU min", "plain" if not lacks else "wait", lacks)
+        return Entry(f"stops at {cell.stage}", "bad", "; ".join(filter(None, (cell.error, away))))
+    units = sum(int(str(module.get("units") or 0)) for module in cell.modules.values())
+    return Entry(f"{units} units, {cell.cpu_s / 60:.0f} CPU min", "wait" if short else "plain", away)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from build_recipes.nightly import compiler_cache, matrix
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly.config import Config
 from build_recipes.nightly.fit import judge
-from build_recipes.nightly.night import as_matrix
+from build_recipes.nightly.night import Options, as_matrix, open_store, show_matrix
 
 NIGHT = configuration.load(configuration.find("nightly"))
 ARM64 = next(one for one in NIGHT.runner if one.name == "arm64")
@@ -122,6 +123,34 @@ def test_a_job_takes_its_numbers_with_it(places: Places) -> None:
     hosted = {job["device"] for job in document}
     assert len(hosted) * NIGHT.cache_gb(ARM64) * NIGHT.cache.generations <= NIGHT.cache.quota_gb
     assert all(job["disk_gb"] and job["memory_gib"] and job["drops_downloads"] for job in document)
+
+
+def test_what_a_night_does_not_run_is_recorded_once_and_is_no_run(
+    places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "out"))
+    text = (PROJECT / "build_recipes/nightly/nightly.toml").read_text()
+    for old, new in (
+        ("newest = 2 ", "newest = 0 "),
+        ("main = true ", "main = false "),
+        ("disk_gb = 14 ", "disk_gb = 9 "),
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "night.toml").write_text(text)
+    for _ in range(2):
+        show_matrix(Options(config=str(tmp_path / "night.toml"), offline=True, github=True))
+    with open_store(places) as store:
+        told = [event for _, event in store.events()]
+        assert store.runs() == []
+    assert {event.kind for event in told} == {"skipped"}
+    assert sorted(event.data["device"] for event in told) == ["orin", "spark", "thor"], (
+        "gh200 has another runner"
+    )
+    assert all("disk: the build takes" in event.data["reason"] for event in told)
+    output = dict(line.split("=", 1) for line in (tmp_path / "out").read_text().splitlines())
+    assert json.loads(output["caches"]) == [{"device": "gh200", "size": f"{NIGHT.cache_gb(ARM64):g}G"}]
+    assert [job["id"] for job in json.loads(output["matrix"])["include"]] == ["v0.12.0-gh200"]
 
 
 # -- the disk ------------------------------------------------------------------------------------

@@ -76,7 +76,9 @@ def test_no_line_promises_more_than_was_shown(rows: dict[str, Row]) -> None:
     unusable = rows["v0.33.0-orin"]
     assert (unusable.shown.word, unusable.shown.style, unusable.install) == ("not usable", "bad", "")
     assert {mark.style for mark in unusable.strip} == {"bad"}, "nor is a night of it green"
-    assert rows["v0.12.0-smoke-thor"].shown.style == "bad"
+    small = rows["v0.12.0-smoke-thor"]
+    assert (small.shown.word, small.shown.style, small.install) == ("smoke passed", "plain", "")
+    assert small.wheel and not small.wheel.href and small.facts == [("audit", "not usable: a smoke build")]
     stale = rows["v0.12.0-spark"]
     assert (stale.shown.word, stale.shown.style, stale.age) == ("ready, stale", "wait", "8 days ago")
     assert [mark.style for mark in stale.strip] == ["good"] + ["skip"] * 5 + ["none"] * 8

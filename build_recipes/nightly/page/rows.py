@@ -123,12 +123,13 @@ def row(shown: View, label: str, device: str, cell: Cell, how: Drawing) -> Row:
         reason = skip.reason
     days = age_days(cell.news, how.now)
     good, stale = run is not None and run.state == "green" and word.style != "bad", days > how.stale_days
+    short = verdicts.size_word(run) if run else ""
     ready = good and word.style == "good"
     if stale and ready:
         word = Verdict(f"{word.word}, stale", "wait", verdicts.WAIT)
     marks = [mark(day, cell.nights.get(day)) for day in shown.days[-how.strip :]]
     wheel = str(run.wheel.get("name") or "") if run else ""
-    address = f"{how.wheels_url}/{quote(wheel)}" if how.wheels_url and wheel and good else ""
+    address = f"{how.wheels_url}/{quote(wheel)}" if how.wheels_url and wheel and good and not short else ""
     return Row(
         label=label,
         device=device,

@@ -38,11 +38,13 @@ def verdict(run: Run) -> Verdict:
         return Verdict("interrupted", "wait", WAIT)
     if run.state != "green":
         return Verdict("running", "plain", "\N{HORIZONTAL ELLIPSIS}")
-    audited = audits(run)
+    audited, short = audits(run), size_word(run)
+    if short == "smoke":
+        return Verdict("smoke passed", "plain", PLAIN)
     if any(word == "not usable" for _, word, _ in audited):
         return Verdict("not usable", "bad", BAD)
-    if short := size_word(run):
-        return Verdict(f"{short} passed" if short == "smoke" else short, "plain", PLAIN)
+    if short:
+        return Verdict(short, "plain", PLAIN)
     if not audited:
         return Verdict("built, not audited", "wait", WAIT)
     slow = next((word for _, word, _ in audited if word != "ready"), "")

@@ -18,10 +18,16 @@ from pathlib import Path
 import pytest
 from wheel_maker import make_wheel
 
-from build_recipes.delivery import companions, deliver, image, install
+from build_recipes.audit.closure import Listed
+from build_recipes.delivery import building, companions, deliver, image, install, judge
+from build_recipes.delivery import bundle as bundling
 from build_recipes.delivery.bundle import bundle
 from build_recipes.facts import device as devices
+from build_recipes.formats.wheel import Wheel
+from build_recipes.kit import paths
+from build_recipes.kit.data import parse_toml
 from build_recipes.kit.errors import BoardFailed, NotAWheel, UsageError
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 
 HERE = "h200" if platform.machine() == "x86_64" else "gh200"
@@ -64,6 +70,130 @@ def test_every_companion_says_what_follows_without_it() -> None:
     assert all(
         fact.same_as in ("", *companions.facts().companion) for fact in companions.facts().companion.values()
     )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((paths.LOCKS / "companions").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_every_lock_of_companions_has_one_cuda_compiler(path: Path) -> None:
+    """nvvm of a newer CUDA writes PTX that nvcc's own ptxas refuses, and FlashInfer's first kernel fails."""
+    rows = {row["name"]: row["version"] for row in parse_toml(path.read_text())["packages"]}
+    names = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-cccl")
+    assert len({rows[name].rsplit(".", 1)[0] for name in names}) == 1, {name: rows[name] for name in names}
+
+
+def shared(folder: Path, name: str, source: str, *needs: Path) -> Path:
+    """A shared library for this machine."""
+    (folder / "x.c").write_text(source)
+    path = folder / name
+    words = ["gcc", "-shared", "-fPIC", "-Wl,--no-as-needed", "-Wl,--unresolved-symbols=ignore-all"]
+    subprocess.run([*words, f"-Wl,-soname,{name}", "-o", path, folder / "x.c", *needs], check=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("symbol", "beside", "code"),
+    [
+        ("_ZN3c1012none_of_theseEv", "", "absent"),
+        ("heif_context_alloc", "", "absent"),
+        ("heif_context_alloc", "libheif.so.1", "host code"),  # a library of the system: not torch's fault
+        ("_ZN3c1012none_of_theseEv", "libheif.so.1", "absent"),
+    ],
+)
+def test_only_what_torch_lacks_is_another_torch(tmp_path: Path, symbol: str, beside: str, code: str) -> None:
+    c10 = shared(tmp_path, "libc10.so", "int c10_here;")
+    needs = [c10, shared(tmp_path, beside, "int other;")] if beside else [c10]
+    source = (
+        f"void {symbol}(void); extern int c10_here; int PyInit_x(void) {{ {symbol}(); return c10_here; }}"
+    )
+    source = f"extern int _ZN3c104hereEv; int *q = &_ZN3c104hereEv; {source}"
+    module = shared(tmp_path, "x.so", source, *needs)
+    tag = f"cp310-cp310-manylinux_2_17_{platform.machine()}"
+    wheel = make_wheel(
+        tmp_path, {"x/x.so": module.read_bytes()}, project="x", version="1", tag=tag, requires=()
+    )
+    torch = [Listed("libc10.so", (), frozenset({"c10_here", "_ZN3c104hereEv"}))]
+    assert judge.judge(wheel, devices.device(HERE), torch).code == code
+    assert judge.judge(wheel, devices.device(HERE), torch, apart="x/").code == "Python"
+
+
+def test_the_toolkit_of_wheels_gets_the_names_that_a_linker_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libcudart.so.13").write_text("x")
+    script = Path(companions.__file__).with_name("toolkit.py")
+    for _ in range(2):
+        subprocess.run([sys.executable, script, tmp_path], check=True)
+        assert (tmp_path / "lib64/libcudart.so").read_text() == "x"
+
+
+def test_a_set_without_a_torch_for_the_device_is_refused(
+    wheel: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = companions.target_of("v0.12.0", None, "orin")
+    lost = companions.Entry("torch", "2.11.0", "absent", "no code for 8.7", "", "", None)
+    found = companions.Companions(target, (lost,), (), (), Path())
+    monkeypatch.setattr(bundling, "target_of", lambda *_: target)
+    monkeypatch.setattr(bundling, "companions", lambda *_: found)
+    with pytest.raises(UsageError, match=r"torch 2\.11\.0 does not run on orin: no code for 8\.7"):
+        bundle(wheel, places, device="orin")
+
+
+# -- built here ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A project with one module in C."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "tiny.c").write_text(
+        "#include <Python.h>\n#ifdef __x86_64__\nint cpu = 1;\n#endif\n"
+        'static struct PyModuleDef d = {PyModuleDef_HEAD_INIT, "tiny"};\n'
+        "PyMODINIT_FUNC PyInit_tiny(void) { return PyModule_Create(&d); }\n"
+    )
+    (folder / "setup.py").write_text(
+        "from setuptools import Extension, setup\n"
+        "setup(name='tiny', version='1.0', ext_modules=[Extension('tiny', ['tiny.c'])])\n"
+    )
+    return folder
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("device", ["h200", "thor"])
+def test_a_module_is_built_for_the_device_by_its_own_backend(
+    source: Path, places: Places, tmp_path: Path, device: str
+) -> None:
+    machine = devices.device(device).machine
+    if machine != platform.machine() and not shutil.which(f"{machine}-linux-gnu-gcc"):
+        pytest.skip(f"no cross compiler: apt-get install g++-{machine}-linux-gnu")
+    target = companions.target_of("v0.12.0", None, device, PYTHON)
+    made = building.environment(tmp_path, target, building.Recipe(), ["setuptools"], places)
+    wheel = building.finish(building.run(tmp_path, source, ["setuptools.build_meta"], made), target, places)
+    assert wheel.name.endswith(f"_{machine}.whl")
+    assert "-manylinux_2_" in wheel.name
+    with Wheel(wheel) as opened:
+        (module,) = [name for name in opened.members if name.endswith(".so")]
+        assert module == f"tiny.cpython-{PYTHON.replace('.', '')}-{machine}-linux-gnu.so"
+    assert judge.judge(wheel, devices.device(device), []).code == "host code"
+
+
+def test_a_built_companion_joins_the_set_while_its_record_is_true(places: Places) -> None:
+    target = companions.target_of("v0.12.0", None, "thor")
+    name = next(one.name for one in companions.companions(target, places).entries if one.code == "no wheel")
+    tag = "cp312-cp312-manylinux_2_17_aarch64"
+    wheel = make_wheel(
+        places.wheels, {"x.py": b""}, project=name.replace("-", "_"), version="1", tag=tag, requires=()
+    )
+    record = companions.Built(
+        name=name, version="1", wheel=wheel.name, sha256=file_sha256(wheel), code="Python", reason="built",
+        device="thor", torch=target.torch, python="3.12", sdist="0" * 64, build={},
+    )  # fmt: skip
+    record.path(places).write_text(json.dumps(record.as_dict()))
+    found = companions.companions(target, places)
+    assert {one.name: one.code for one in found.entries}[name] == "Python"
+    assert found.built == {wheel: record.sha256}
+    wheel.write_bytes(wheel.read_bytes() + b" ")
+    assert not companions.companions(target, places).built
 
 
 # -- this machine --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 from build_recipes.sources.download import fetch_files
 
-REQUIREMENTS = "requirements.txt"
+REQUIREMENTS, TOOLKIT = "requirements.txt", "toolkit.py"
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ class Bundle:
     """Minor version of the Python it is for."""
     files: dict[str, tuple[Path, str]]
     """File name to path and SHA-256; the wheel first."""
-    requirements: str
-    """Requirements with hashes, for pip and uv (``--require-hashes``)."""
+    texts: dict[str, str]
+    """Files that lie beside them: requirements with hashes, for pip and uv (``--require-hashes``), and the script
+    that makes the toolkit whole."""
+    toolkit: str
+    """The CUDA toolkit among the companions, below the environment ``{env}``; empty where there is none."""
     settings: Settings
     companions: Companions | None
 
@@ -80,35 +83,60 @@ def bundle(wheel: Path, places: Places, *, device: str = "", python: str = "", b
     files = {wheel.name: (wheel, digest)}
     lines = [f"vllm=={version} --hash=sha256:{digest}"]
     found = None if bare else companions(target_of("", wheel, name, python), places)
-    triton = ptxas = ""
+    triton = toolkit = ""
     if found:
-        if found.unbuilt:
-            raise UsageError(
-                f"{', '.join(found.unbuilt)} has no wheel for {name}",
-                "build it there, then --bare installs the rest",
-            )
+        _check(found)
         paths = fetch_files(found.locked, places.downloads)
         files |= {pin.filename: (paths[pin.filename], pin.sha256) for pin in found.locked}
+        files |= {path.name: (path, digest) for path, digest in found.built.items()}
         lines += [
             f"{canonicalize_name(pin.project)}=={pin.version} --hash=sha256:{pin.sha256}"
             for pin in found.locked
         ]
+        lines += [
+            "{}=={} --hash=sha256:{}".format(*parse_wheel_filename(path.name)[:2], digest)
+            for path, digest in found.built.items()
+        ]
         triton = next((pin.version for pin in found.locked if pin.project == "triton"), "")
         if any(pin.project == "nvidia-cuda-nvcc" for pin in found.locked):
-            ptxas = f"{{env}}/lib/python{python}/site-packages/nvidia/cu{found.target.cuda.split('.')[0]}/bin/ptxas"
-    chosen = settings(devices.device(name), triton, ptxas)
-    text = "\n".join(lines) + "\n"
-    return Bundle(wheel, version, name, devices.device(name), python, files, text, chosen, found)
+            cuda = found.target.cuda.split(".")[0]
+            toolkit = f"{{env}}/lib/python{python}/site-packages/nvidia/cu{cuda}"
+    texts = {REQUIREMENTS: "\n".join(lines) + "\n"}
+    if toolkit:
+        texts[TOOLKIT] = Path(__file__).with_name(TOOLKIT).read_text(encoding="utf-8")
+    chosen = settings(devices.device(name), triton, toolkit)
+    return Bundle(wheel, version, name, devices.device(name), python, files, texts, toolkit, chosen, found)
+
+
+def _check(found: Companions) -> None:
+    """Refuse a set with which vLLM does not start.
+
+    :raises UsageError: naming what is lacking.
+    """
+    device = found.target.device_name
+    for one in found.entries:
+        if facts().companion[one.name].vital and not one.runs:
+            raise UsageError(
+                f"{one.name} {one.version} does not run on {device}: {one.reason}",
+                f"bring a {one.name} for {device} onto it, then --bare installs vLLM beside it",
+            )
+    if found.unbuilt:
+        raise UsageError(
+            f"{', '.join(found.unbuilt)} has no wheel for {device}",
+            f"./inv companions --wheel WHEEL --device {device} --build {found.unbuilt[0].partition('==')[0]}",
+        )
 
 
 def installing(
-    uv: str, environment: str, folder: str, python: str, *, under: bool = False
+    uv: str, environment: str, folder: str, python: str, *, under: bool = False, toolkit: str = ""
 ) -> list[list[str]]:
     """The commands that make an environment and install a bundle's files into it, without an index.
 
     :param uv: path of uv where they are run; so are the others.
     :param under: the environment sees what its Python has already.
+    :param toolkit: `Bundle.toolkit`.
     """
+    whole = [f"{environment}/bin/python", f"{folder}/{TOOLKIT}", toolkit.format(env=environment)]
     seen = ["--system-site-packages"] if under else []
     return [
         [uv, "venv", "--quiet", "--allow-existing", *seen, "--python", python, environment],
@@ -116,6 +144,7 @@ def installing(
             uv, "pip", "install", "--quiet", "--python", f"{environment}/bin/python", "--no-index", "--no-deps",
             "--find-links", folder, "--require-hashes", "--requirements", f"{folder}/{REQUIREMENTS}",
         ],
+        *([whole] if toolkit else []),
     ]  # fmt: skip
 
 

@@ -7,37 +7,30 @@ against. The result is a pylock.toml (PEP 751) beside the locks; pip and uv inst
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import tomli_w
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
 
-from build_recipes.audit.exports import libraries
 from build_recipes.build.plan import choose_torch
 from build_recipes.delivery import judge as judging
 from build_recipes.facts import device as devices
 from build_recipes.facts.device import Device
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import paths
-from build_recipes.kit.data import Model, load_toml, parse_toml, write_atomic
-from build_recipes.kit.errors import BadData, CouldNotCheck, NetworkError
+from build_recipes.kit.data import Model, load_json, load_toml, parse_toml, write_atomic
+from build_recipes.kit.errors import BadData, CouldNotCheck
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
-from build_recipes.sources.download import fetch_files
-from build_recipes.sources.lockfile import FilePin, best_wheels, load_lock, tags_for
-from build_recipes.sources.registry import PYPI, content_length, file_pins, packages
-from build_recipes.sources.resolve import compile_requirements, file_name, fits
+from build_recipes.sources.lockfile import FilePin, load_lock
 
 NO_WHEEL, NOT_KNOWN, LEFT_OUT = "no wheel", "not known", "left out"
-TORCH_TRIES = 12
-"""Versions of a project that are tried, newest first, until one was built for this torch."""
+RECORD = ".built.json"
+"""How the record of a companion that was built here ends."""
 
 
 class Companion(Model, frozen=True):
@@ -47,8 +40,12 @@ class Companion(Model, frozen=True):
     without: str
     same_as: str = ""
     index: str = ""
-    of_cuda: bool = False
     ask: bool = False
+    asks: str = ""
+    code: str = ""
+    apart: str = ""
+    host: bool = False
+    vital: bool = False
 
 
 class Facts(Model, frozen=True):
@@ -107,6 +104,35 @@ class Target:
         return f"{self.device.machine}-manylinux_{self.device.glibc.replace('.', '_')}"
 
 
+class Built(Model, frozen=True):
+    """A companion that was built here, and what it was made from; lies beside its wheel."""
+
+    name: str
+    version: str
+    wheel: str
+    """File name."""
+    sha256: str
+    code: str
+    """As `Entry.code`."""
+    reason: str
+    device: str
+    torch: str
+    python: str
+    """Minor version."""
+    sdist: str
+    """SHA-256 of the source."""
+    build: dict[str, str]
+    """Wheels of the build environment, by file name: SHA-256."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {key: getattr(self, key) for key in self.__struct_fields__}
+
+    def path(self, places: Places) -> Path:
+        """The file of this record."""
+        return places.wheels / f"{self.wheel.removesuffix('.whl')}{RECORD}"
+
+
 @dataclass(frozen=True)
 class Companions:
     """The whole set."""
@@ -119,6 +145,8 @@ class Companions:
     """Projects of the set that come as source only, ``name==version``."""
     path: Path
     """The pylock.toml."""
+    built: dict[Path, str] = field(default_factory=dict)
+    """Wheels of the set that were built here, with their SHA-256."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -132,6 +160,7 @@ class Companions:
             ],
             "locked": [_plain(pin) for pin in self.locked],
             "unbuilt": list(self.unbuilt),
+            "built": {path.name: digest for path, digest in self.built.items()},
             "path": str(self.path),
         }
 
@@ -183,202 +212,16 @@ def companions(target: Target, places: Places, *, fresh: bool = False) -> Compan
     folders = [folder / "companions" for folder in paths.lock_folders()]
     path = next((there / name for there in folders if (there / name).is_file()), None)
     if path is None or fresh:
+        from build_recipes.delivery.resolving import resolve
+
         path = folders[0] / name
-        write_atomic(path, _resolve(target, places))
-    return _read(target, path)
+        write_atomic(path, resolve(target, places))
+    return _with_built(_read(target, path), places)
 
 
 def _two(text: str) -> tuple[int, int]:
     major, minor = text.split(".")[:2]
     return int(major), int(minor)
-
-
-# -- resolving -----------------------------------------------------------------------------------
-
-
-def _resolve(target: Target, places: Places) -> str:
-    """The text of a new lock."""
-    tags = tags_for(target.device.machine, target.python, _two(target.device.glibc))
-    ranked = frozenset(tags)
-    out: dict[str, Entry] = {}
-    indexes: dict[str, str] = {}
-    for name, fact in facts().companion.items():
-        indexes[name], why, code = _index_of(name, fact, target, ranked)
-        if not indexes[name]:
-            out[name] = Entry(name, "", code, why, fact.use, fact.without, None)
-    with contextlib.ExitStack() as stack:
-        torch = libraries(target.torch, target.device.machine, places, stack)
-        found = _compiled(target, out, {}, indexes)
-        pins = _pins(found, tags)
-        entries = _judged(target, found, pins, torch, places)
-        wrong = [one for one in entries if judging.OTHER_TORCH in one.reason]
-        if wrong:
-            bounds: dict[str, str] = {}
-            for one in wrong:
-                version = _built_for(target, one, tags, torch, places)
-                if version:
-                    bounds[one.name] = version
-                else:
-                    why = f"none of its newest versions was built for torch {target.torch} ({one.reason})"
-                    out[one.name] = Entry(one.name, "", judging.ABSENT, why, one.use, one.without, None)
-            found = _compiled(target, out, bounds, indexes)
-            pins = _pins(found, tags)
-            entries = _judged(target, found, pins, torch, places)
-    entries += [out[name] for name in facts().companion if name in out]
-    absent = {one.name for one in entries if not one.runs}
-    document = {
-        "lock-version": "1.0",
-        "created-by": "vllm-armory",
-        "requires-python": f"=={target.python[0]}.{target.python[1]}.*",
-        "packages": [row for package in found if (row := _row(package, pins)) and row["name"] not in absent],
-        "tool": {"vllm-armory": {"torch": target.torch, "companions": [_kept(one) for one in entries]}},
-    }
-    return tomli_w.dumps(document)
-
-
-def _index_of(name: str, fact: Companion, target: Target, tags: frozenset[Any]) -> tuple[str, str, str]:
-    """The index that has a wheel for the device; else why none has, and the code that says so."""
-    why, code = "", NO_WHEEL
-    machine = target.device.machine
-    for index in filter(None, (PYPI, fact.index.format(cuda=target.cuda.replace(".", "")))):
-        try:
-            files = packages(name, index)
-        except NetworkError as error:
-            if index != PYPI:
-                why, code = str(error.args[0]), NOT_KNOWN
-            continue
-        if any(fits(file.filename, tags) for file in files):
-            return index, "", ""
-        why = f"no wheel for {machine}, Python {target.python[0]}.{target.python[1]} on {index}: build it"
-    return "", why or f"no index has it: {PYPI}", code
-
-
-def _compiled(
-    target: Target, out: dict[str, Entry], bounds: dict[str, str], indexes: dict[str, str]
-) -> list[dict[str, Any]]:
-    """The packages of the set. What contradicts vLLM's requirements is put into ``out``."""
-    known = facts().companion
-    overrides = [f"torch=={target.torch}"]
-    # their own metadata name the one torch they fit; vLLM's pins go with vLLM's torch
-    overrides += [name for name in ("torchvision", "torchaudio") if name not in out]
-    overrides += [f"{name} ; python_version < '3'" for name in out]
-
-    def run(asked: Sequence[str]) -> list[dict[str, Any]]:
-        constraints = [f"{name}=={version}" for name, version in bounds.items()]
-        others = {indexes[name.split("=")[0]] for name in asked if name.split("=")[0] in indexes} - {PYPI}
-        return compile_requirements(
-            [target.subject, *asked], constraints, target.python, next(iter(others), PYPI),
-            overrides=overrides, platform=target.platform,
-        )  # fmt: skip
-
-    asked = [
-        f"{name}=={target.cuda}.*" if fact.of_cuda else name
-        for name, fact in known.items()
-        if fact.ask and name not in out and not fact.same_as
-    ]
-    try:
-        found = run(asked)
-    except NetworkError:
-        found = run([])
-        kept: list[str] = []
-        for name in asked:  # one at a time: which of them is it?
-            try:
-                found = run([*kept, name])
-                kept.append(name)
-            except NetworkError as error:
-                fact = known[name := name.partition("=")[0]]
-                out[name] = Entry(name, "", LEFT_OUT, str(error.args[0])[-300:], fact.use, fact.without, None)
-        asked = kept
-    for name, fact in known.items():
-        version = next((one["version"] for one in found if one["name"] == fact.same_as), "")
-        if not fact.same_as or name in out or not version:
-            continue
-        try:
-            found = run([*asked, f"{name}=={version}"])
-            asked.append(f"{name}=={version}")
-        except NetworkError:
-            why = f"{indexes[name]} has no {name} {version}, the version of {fact.same_as}"
-            out[name] = Entry(name, "", NO_WHEEL, why, fact.use, fact.without, None)
-    return [package for package in found if package["name"] != "vllm"]
-
-
-def _judged(
-    target: Target,
-    found: list[dict[str, Any]],
-    pins: dict[str, FilePin],
-    torch: Sequence[Any],
-    places: Places,
-) -> list[Entry]:
-    rows = {package["name"]: package for package in found}
-    entries = []
-    for name, fact in facts().companion.items():
-        if name not in rows:
-            continue
-        pin = pins.get(name)
-        version = rows[name]["version"]
-        if pin is None:
-            why = f"{name} {version} has no wheel for {target.device.machine}: build it"
-            entries.append(Entry(name, version, NO_WHEEL, why, fact.use, fact.without, None))
-            continue
-        path = fetch_files([pin], places.downloads)[pin.filename]
-        judged = judging.judge(path, target.device, torch)
-        entries.append(Entry(name, version, judged.code, judged.reason, fact.use, fact.without, pin))
-    return entries
-
-
-def _built_for(
-    target: Target, entry: Entry, tags: dict[Any, int], torch: Sequence[Any], places: Places
-) -> str:
-    """The newest version of a project, older than ``entry``, that was built for the torch; empty for none."""
-    older: set[Version] = set()
-    for file in packages(entry.name):
-        with contextlib.suppress(InvalidVersion):
-            version = Version(file.version or "")
-            if version < Version(entry.version) and not version.is_prerelease:
-                older |= {version} if fits(file.filename, frozenset(tags)) else set()
-    for version in sorted(older, reverse=True)[:TORCH_TRIES]:
-        pins = best_wheels(file_pins(entry.name, str(version), "companion", frozenset(tags)), tags)
-        path = fetch_files(pins, places.downloads)[pins[0].filename]
-        if judging.judge(path, target.device, torch).code in judging.RUNS:
-            return str(version)
-    return ""
-
-
-def _pins(found: Sequence[dict[str, Any]], tags: dict[Any, int]) -> dict[str, FilePin]:
-    """Of each project the wheel that the device takes first; without those that have none."""
-    with ThreadPoolExecutor(8) as pool:
-        chosen = list(pool.map(lambda package: _pin(package, tags), found))
-    return {package["name"]: pin for package, pin in zip(found, chosen, strict=True) if pin}
-
-
-def _pin(package: dict[str, Any], tags: dict[Any, int]) -> FilePin | None:
-    pins = [
-        FilePin(
-            project=str(canonicalize_name(package["name"])), version=package["version"], filename=file_name(wheel),
-            url=wheel["url"], sha256=wheel["hashes"]["sha256"], size=wheel.get("size") or 0, group="companion",
-        )
-        for wheel in package.get("wheels", [])
-        if fits(file_name(wheel), frozenset(tags))
-    ]  # fmt: skip
-    chosen = best_wheels(pins, tags)
-    if not chosen:
-        return None
-    pin = chosen[0]
-    return msgspec.structs.replace(pin, size=pin.size or content_length(pin.url))
-
-
-def _row(package: dict[str, Any], pins: dict[str, FilePin]) -> dict[str, Any] | None:
-    """The package with the one wheel that the device takes; its source where there is no wheel."""
-    pin = pins.get(package["name"])
-    row = {"name": package["name"], "version": package["version"]}
-    if pin is None:
-        return {**row, "sdist": package["sdist"]} if "sdist" in package else None
-    wheel = {"name": pin.filename, "url": pin.url, "size": pin.size, "hashes": {"sha256": pin.sha256}}
-    return {**row, "wheels": [wheel]}
-
-
-def _kept(entry: Entry) -> dict[str, Any]:
-    return {"name": entry.name, "version": entry.version, "code": entry.code, "reason": entry.reason}
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -408,3 +251,25 @@ def _read(target: Target, path: Path) -> Companions:
         ) from error
     unbuilt = tuple(f"{name}=={package['version']}" for name, package in rows.items() if "sdist" in package)
     return Companions(target, entries, tuple(pins.values()), unbuilt, path)
+
+
+def _with_built(found: Companions, places: Places) -> Companions:
+    """The set with what was built here for it; a wheel that is not as its record says is passed over."""
+    target, python = found.target, "{}.{}".format(*found.target.python)
+    built: dict[str, Built] = {}
+    for path in sorted(places.wheels.glob(f"*{RECORD}")):
+        with contextlib.suppress(BadData, OSError):
+            one = load_json(path, Built)
+            wheel = places.wheels / Path(one.wheel).name
+            fits = (one.device, one.torch, one.python) == (target.device_name, target.torch, python)
+            if fits and wheel.is_file() and file_sha256(wheel) == one.sha256:
+                built[one.name] = one
+    entries = tuple(
+        dataclasses.replace(entry, version=made.version, code=made.code, reason=made.reason)
+        if entry.code == NO_WHEEL and (made := built.get(entry.name))
+        else entry
+        for entry in found.entries
+    )
+    files = {places.wheels / one.wheel: one.sha256 for one in built.values()}
+    unbuilt = tuple(line for line in found.unbuilt if line.partition("==")[0] not in built)
+    return dataclasses.replace(found, entries=entries, unbuilt=unbuilt, built=files)

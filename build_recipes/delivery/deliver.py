@@ -110,12 +110,16 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
             file_sha256(manifest),
         )
     copied, there = copy(board, files, digests)
-    board.write(f"{folder}/{REQUIREMENTS}", made.requirements)
+    for name, text in made.texts.items():
+        board.write(f"{folder}/{name}", text)
     board.must(["chmod", "0755", uv], "making uv a program")
     seconds["copy"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
     console.step("install", f"{len(made.files)} files into {board.name}:{environment}")
-    for words in installing(uv, environment, folder, made.python, under=made.companions is None):
+    steps = installing(
+        uv, environment, folder, made.python, under=made.companions is None, toolkit=made.toolkit
+    )
+    for words in steps:
         board.must(["env", "UV_NO_CONFIG=1", f"UV_CACHE_DIR={home}/uv-cache", *words], "installing")
     seconds["install"] = round(time.monotonic() - started, 1)
     qualified = None

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing
+from build_recipes.delivery.bundle import Bundle, bundle, installing
 from build_recipes.delivery.programs import uv_program
 from build_recipes.formats.inflate import Archive
 from build_recipes.kit import console, paths, process
@@ -214,7 +214,7 @@ def write_context(folder: Path, made: Bundle, base: str, uv: Path, *, health: bo
     files.mkdir(parents=True, exist_ok=True)
     wanted = {name: path for name, (path, _) in made.files.items()} | {"uv": uv}
     for path in files.iterdir():
-        if path.name not in wanted:
+        if path.name not in wanted and path.name not in made.texts:
             path.unlink()
     for name, path in wanted.items():
         target = files / name
@@ -225,14 +225,15 @@ def write_context(folder: Path, made: Bundle, base: str, uv: Path, *, health: bo
             except OSError:
                 shutil.copyfile(path, target)
     (files / "uv").chmod(0o755)
-    write_atomic(files / REQUIREMENTS, made.requirements)
+    for name, text in made.texts.items():
+        write_atomic(files / name, text)
     write_atomic(folder / "Containerfile", containerfile(made, base, health=health))
 
 
 def containerfile(made: Bundle, base: str, *, health: bool) -> str:
     """The text of the Containerfile."""
     bare = made.companions is None
-    installed = installing("/files/uv", ENVIRONMENT, "/files", made.python, under=bare)
+    installed = installing("/files/uv", ENVIRONMENT, "/files", made.python, under=bare, toolkit=made.toolkit)
     commands = [
         shlex.join(["env", "UV_NO_CACHE=1", "UV_NO_CONFIG=1", "UV_LINK_MODE=copy", *words])
         for words in installed

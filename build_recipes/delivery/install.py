@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing, serve_line
+from build_recipes.delivery.bundle import Bundle, bundle, installing, serve_line
 from build_recipes.kit import console, process
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import CouldNotCheck, UsageError
@@ -52,8 +52,11 @@ def install(wheel: Path, environment: Path, *, device: str, python: str, bare: b
     for name, (path, _) in made.files.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(path.resolve())
-    write_atomic(folder / REQUIREMENTS, made.requirements)
-    for words in installing(uv(), str(environment), str(folder), made.python, under=bare):
+    for name, text in made.texts.items():
+        write_atomic(folder / name, text)
+    for words in installing(
+        uv(), str(environment), str(folder), made.python, under=bare, toolkit=made.toolkit
+    ):
         done = process.run(words, env=process.child_environment(UV_NO_CONFIG="1"))
         if not done.ok:
             raise CouldNotCheck(f"uv could not install it: {' '.join(done.tail)[-600:]}", "./inv doctor")

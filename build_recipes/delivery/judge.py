@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from build_recipes.formats.wheel import Wheel, is_module
 
 NATIVE, JIT, HOST, PYTHON, ABSENT = "native", "JIT", "host code", "Python", "absent"
 OTHER_TORCH = "it was built for another torch"
+_OF_TORCH = re.compile(r"_ZN?K?(3c10|2at|5torch|6caffe2)|aoti_torch_|torch_")
+"""Symbols of torch (Itanium ABI: its namespaces c10, at, torch, caffe2), and of its stable interface."""
 RUNS = frozenset({NATIVE, JIT, HOST, PYTHON})
 
 
@@ -34,26 +37,25 @@ class Judged:
     """How it binds to torch: ``C++`` (one version only), ``stable``, or empty."""
 
 
-def judge(wheel: Path, device: Device, torch: Sequence[Library]) -> Judged:
+def judge(
+    wheel: Path, device: Device, torch: Sequence[Library], *, host: bool = False, apart: str = ""
+) -> Judged:
     """Read a wheel for a device.
 
     :param torch: libraries of the torch it will meet.
+    :param apart: start of the members that are another thing, and not judged; empty for none.
+    :param host: what it does on the CPU is of use where it has no code for the GPU.
     :raises NotAWheel: it is none, or damaged.
     """
-    with Wheel(wheel) as opened:
-        names, requires = list(opened.members), opened.requires
-        modules = [
-            read_module(name, opened.content(name), opened.members[name].compress_size)
-            for name in names
-            if is_module(name)
-        ]
+    names, requires, found = _read(wheel)
+    modules = [module for module in found if not apart or not module.path.startswith(apart)]
     bound = [
         module for module in modules if module.torch_abi
     ]  # the stable interface grows with each torch, too
-    lost = close({module.path: module for module in bound}, [*torch, *modules]).symbols if bound else {}
+    lost = _lost(bound, [*torch, *modules])
     against = list(_against(modules, device))
     if lost:
-        symbol = readable(next(iter(lost.values()))[0])
+        symbol = readable(lost)
         against.append(f"{OTHER_TORCH}: {symbol} is missing in this one")
     binding = "C++" if any(module.torch_abi == "C++" for module in bound) else "stable" if bound else ""
     if against:
@@ -61,7 +63,43 @@ def judge(wheel: Path, device: Device, torch: Sequence[Library]) -> Judged:
     sources = sum(name.endswith((".cu", ".cuh")) for name in names)
     builds = any(line.split(";")[0].strip().startswith("ninja") for line in requires)
     code, reason = _code(names, modules, device, sources if builds else 0)
+    if code == ABSENT and host:
+        code, reason = HOST, f"{reason}; what it does on the CPU works, its GPU functions do not"
     return Judged(code, reason, binding)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(wheel: Path) -> tuple[list[str], list[str], list[Module]]:
+    """Members, requirements and modules of a wheel; torch's are read once for all devices and rounds."""
+    with Wheel(wheel) as opened:
+        names = list(opened.members)
+        modules = [
+            read_module(name, opened.content(name), opened.members[name].compress_size)
+            for name in names
+            if is_module(name)
+        ]
+        return names, list(opened.requires), modules
+
+
+def glibc_of(wheel: Path) -> tuple[int, int] | None:
+    """The least glibc that a wheel's modules need; None where it has none."""
+    modules = _read(wheel)[2]
+    return glibc(modules) if modules else None
+
+
+def _lost(bound: Sequence[Module], libraries: Sequence[Library]) -> str:
+    """A symbol of torch that a module asks for and this torch lacks; empty where there is none.
+
+    What a module needs of a library that is not there (libheif of a system) is not torch's fault.
+    """
+    if not bound:
+        return ""
+    closed = close({module.path: module for module in bound}, libraries)
+    for path, symbols in closed.symbols.items():
+        own = [one for one in symbols if path not in closed.libraries or _OF_TORCH.match(one)]
+        if own:
+            return own[0]
+    return ""
 
 
 def _against(modules: Sequence[Module], device: Device) -> list[str]:

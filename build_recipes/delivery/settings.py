@@ -39,23 +39,28 @@ class Settings:
     reasons: tuple[str, ...]
 
 
-def settings(device: Device, triton: str = "", ptxas: str = "") -> Settings:
+def settings(device: Device, triton: str = "", toolkit: str = "") -> Settings:
     """The settings of a device.
 
     :param triton: its version in the environment, empty where it is not known.
-    :param ptxas: path of a ptxas that knows the device; the one of its CUDA toolkit where it is empty.
+    :param toolkit: folder of a CUDA toolkit in the environment; where it is empty, the device's own is taken.
     """
     kind = memory_kinds()[device.memory_kind]
     environment: dict[str, str] = {}
     reasons = [f"memory: {kind.why}"]
     if kind.allocator:
         environment["PYTORCH_CUDA_ALLOC_CONF"] = kind.allocator
+    if toolkit:
+        environment["CUDA_HOME"] = toolkit
+        reasons.append(
+            "FlashInfer compiles kernels at first use, with the nvcc of the environment: torch's CUDA"
+        )
     has, first = (
         tables().ptxas_of_triton.get(minor(triton)) if triton else None,
         tables().ptxas_knows.get(device.capability),
     )
     if has and first and numbers(has) < numbers(first):
-        path = ptxas or PTXAS
+        path = f"{toolkit}/bin/ptxas" if toolkit else PTXAS
         environment |= {"TRITON_PTXAS_PATH": path, "TRITON_PTXAS_BLACKWELL_PATH": path}
         reasons.append(
             f"Triton {triton} has the ptxas of CUDA {has}; {device.capability} needs {first} or newer"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from build_recipes.audit import subject
 from build_recipes.audit.run import check_named
+from build_recipes.delivery import building
 from build_recipes.delivery import companions as resolving
 from build_recipes.facts import device as devices
 from build_recipes.kit import console
@@ -16,9 +18,11 @@ from build_recipes.sources.download import fetch_files
 
 
 def companions_of(
-    tag: str, wheel: str, device: str, python: str, *, fresh: bool = False
+    tag: str, wheel: str, device: str, python: str, *, fresh: bool = False, build: Sequence[str] = ()
 ) -> resolving.Companions:
     """The companions that a command line asks for.
+
+    :param build: names of those that are built first, because they have no wheel.
 
     :raises UsageError: neither a tag nor a wheel.
     """
@@ -27,7 +31,10 @@ def companions_of(
         raise UsageError("say which vLLM: a tag or a wheel", "./inv companions --tag v0.12.0 --device thor")
     path = Path(subject.resolve(wheel, places)) if wheel else None
     target = resolving.target_of(tag, path, device or devices.detect() or "thor", python)
-    return resolving.companions(target, places, fresh=fresh)
+    found = resolving.companions(target, places, fresh=fresh)
+    for name in build:
+        building.build(name, found, places)
+    return resolving.companions(target, places) if build else found
 
 
 def companions(found: resolving.Companions) -> None:
@@ -46,8 +53,10 @@ def companions(found: resolving.Companions) -> None:
         console.say(
             f"      {one.reason}" if one.runs else f"      {one.reason}\n      without it: {one.without}"
         )
+        if one.code == resolving.NO_WHEEL and one.name in building.recipes():
+            console.say(f"      there is a recipe: ./inv companions ... --build {one.name}")
     if found.unbuilt:
-        console.say(f"as source only, built where it is installed: {', '.join(found.unbuilt)}")
+        console.say(f"as source only: {', '.join(found.unbuilt)}; --build NAME makes their wheels")
     console.say(f"pinned in {found.path}")
 
 
@@ -71,5 +80,8 @@ def put(found: resolving.Companions, to: str) -> None:
     for name, path in fetch_files(found.locked, places.downloads).items():
         if not (folder / name).exists():
             shutil.copyfile(path, folder / name)
-    console.say(f"{len(found.locked)} wheels are in {folder}")
+    for path in found.built:
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    console.say(f"{len(found.locked) + len(found.built)} wheels are in {folder}")
     console.say("next  ./inv index --serve --host 0.0.0.0")

@@ -13,12 +13,14 @@ from build_recipes.door.frame import door
 @task(
     auto_shortflags=False,
     positional=[],
+    iterable=["build"],
     help={
         "tag": "vLLM release tag that has a lock",
         "wheel": "a vLLM wheel instead: its own requirements and torch",
         "device": "thor, orin, spark, ... (default: this machine, else thor)",
         "python": "minor version of the Python it will run in (default: 3.12)",
         "fresh": "resolve again, instead of reading the lock that is there",
+        "build": "build this companion here, which has no wheel for the device (repeatable)",
         "to": "folder to put all the wheels into (some GB); wheels: where the index is made",
         "json": "print one JSON document on stdout",
     },
@@ -30,6 +32,7 @@ def companions(
     device: str = "",
     python: str = "",
     fresh: bool = False,
+    build: Any = None,
     to: str = "",
     json: bool = False,
 ) -> None:
@@ -38,7 +41,7 @@ def companions(
         from build_recipes.delivery import show
         from build_recipes.kit.console import emit_json
 
-        found = show.companions_of(tag, wheel, device, python, fresh=fresh)
+        found = show.companions_of(tag, wheel, device, python, fresh=fresh, build=list(build or ()))
         if json:
             emit_json(found.as_dict())
         else:

@@ -77,11 +77,13 @@ def compile_requirements(
     *,
     overrides: Sequence[str] = (),
     platform: str = "",
+    more: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The packages table of the pylock.toml that uv makes. Errors as `resolve`.
 
     :param overrides: requirements that hold whatever the packages ask for.
     :param platform: resolve for one system alone, as uv names it (``aarch64-manylinux_2_39``); for all where empty.
+    :param more: further indexes, asked before PyPI.
     """
     with tempfile.TemporaryDirectory(prefix="armory-resolve.") as folder:
         here = Path(folder)
@@ -95,8 +97,8 @@ def compile_requirements(
             "--no-python-downloads", "--no-config", "--quiet", "--default-index", PYPI,
             "--format", "pylock.toml", "--output-file", "pylock.toml",
         ]  # fmt: skip
-        if index != PYPI:
-            command += ["--index", index]
+        for other in (index, *more):
+            command += ["--index", other] if other != PYPI else []
         try:
             process.capture(command, cwd=here)
         except ToolFailed as error:
@@ -109,6 +111,13 @@ def compile_requirements(
             ) from error
         packages: list[dict[str, Any]] = parse_toml((here / "pylock.toml").read_text())["packages"]
     return packages
+
+
+def pins_of(package: dict[str, Any], group: str, tags: frozenset[Tag]) -> list[FilePin]:
+    """The wheels of a package that fit."""
+    return [
+        _pin(package, wheel, group) for wheel in package.get("wheels", []) if fits(file_name(wheel), tags)
+    ]
 
 
 def uv() -> str:

@@ -7,10 +7,12 @@ so nothing about torch is written down here. All of it was shown to work on vLLM
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+from build_recipes.kit import process
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import MissingPackages
 from build_recipes.kit.once import filled
@@ -118,6 +120,36 @@ def device_python(path: Path, python: Path, version: tuple[int, int], headers: P
     return path
 
 
+SYSCONFIG = """import importlib, json, sysconfig
+print(json.dumps(importlib.import_module(sysconfig._get_sysconfigdata_name()).build_time_vars))"""
+
+
+def device_sysconfig(folder: Path, python: Path, headers: Path, machine: str) -> dict[str, str]:
+    """Variables under which a Python of this machine answers ``sysconfig`` as the device's would.
+
+    It is CPython's own way for a cross build: ``_PYTHON_SYSCONFIGDATA_NAME`` names the module that holds the
+    answers, ``_PYTHON_HOST_PLATFORM`` the platform (Lib/sysconfig.py).
+    """
+    own = json.loads(process.capture([python, "-c", SYSCONFIG]))
+    triplet, programs = (
+        f"{machine}-linux-gnu",
+        {"CC": "gcc", "CXX": "g++", "AR": "ar", "LDSHARED": "gcc -shared"},
+    )
+    known = {
+        key: value.replace("x86_64-linux-gnu", triplet) if isinstance(value, str) else value
+        for key, value in own.items()
+    }
+    known |= {key: f"{triplet}-{program}" for key, program in programs.items()}
+    known |= {"INCLUDEPY": str(headers), "CONFINCLUDEPY": str(headers)}
+    name = f"_sysconfigdata__linux_{triplet}"
+    write_atomic(folder / f"{name}.py", f"build_time_vars = {known!r}\n")
+    return {
+        "_PYTHON_SYSCONFIGDATA_NAME": name,
+        "_PYTHON_HOST_PLATFORM": f"linux-{machine}",
+        "PYTHONPATH": str(folder),
+    }
+
+
 def python_headers(cache: Path, include: Path, machine: str) -> Path:
     """CPython headers for ``machine``, made from the host's.
 
@@ -152,10 +184,11 @@ def python_headers(cache: Path, include: Path, machine: str) -> Path:
 
 
 def toolchain_file(
-    path: Path, toolkit: Toolkit, machine: str, headers: Path, compiler: Compiler | None = None
+    path: Path, toolkit: Toolkit | None, machine: str, headers: Path, compiler: Compiler | None = None
 ) -> Path:
     """Write the CMake toolchain file for cross-compiling to ``machine``.
 
+    :param toolkit: None for a project without CUDA.
     :param compiler: the distribution's default where it is None.
 
     ``--target-directory=`` is written in one word: with a space, sccache caches nothing.
@@ -169,13 +202,7 @@ def toolchain_file(
         f"set(CMAKE_LIBRARY_ARCHITECTURE {triplet})",
         f"set(CMAKE_C_COMPILER {compiler.cc})",
         f"set(CMAKE_CXX_COMPILER {compiler.cxx})",
-        f"set(CMAKE_CUDA_COMPILER {toolkit.nvcc})",
-        f"set(CMAKE_CUDA_HOST_COMPILER {compiler.cxx})",
-        f'set(CMAKE_CUDA_FLAGS_INIT "--target-directory={toolkit.target_directory}")',
-        f"set(ENV{{CUDA_TOOLKIT_ROOT}} {toolkit.home})",
-        f"set(CUDAToolkit_ROOT {toolkit.home})",
-        f"set(CUDA_TOOLKIT_ROOT_DIR {toolkit.home})",
-        f"set(CUDA_TOOLKIT_TARGET_NAME {toolkit.target_directory})",
+        *(_cuda(toolkit, compiler) if toolkit else ()),
         "set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)",
         f"set(Python_INCLUDE_DIR {headers})",
         "set(Python_SOABI abi3)",
@@ -183,3 +210,15 @@ def toolchain_file(
     ]
     write_atomic(path, "\n".join(lines) + "\n")
     return path
+
+
+def _cuda(toolkit: Toolkit, compiler: Compiler) -> list[str]:
+    return [
+        f"set(CMAKE_CUDA_COMPILER {toolkit.nvcc})",
+        f"set(CMAKE_CUDA_HOST_COMPILER {compiler.cxx})",
+        f'set(CMAKE_CUDA_FLAGS_INIT "--target-directory={toolkit.target_directory}")',
+        f"set(ENV{{CUDA_TOOLKIT_ROOT}} {toolkit.home})",
+        f"set(CUDAToolkit_ROOT {toolkit.home})",
+        f"set(CUDA_TOOLKIT_ROOT_DIR {toolkit.home})",
+        f"set(CUDA_TOOLKIT_TARGET_NAME {toolkit.target_directory})",
+    ]

@@ -33,7 +33,7 @@ def test_a_module_shows_what_it_was_linked_with() -> None:
         "cudaMalloc": "libcudart.so.13",
         "PyModule_Create2": "",
     }
-    assert {"PyInit_module", "schema"} <= module.symbols.defined
+    assert {"PyInit__C", "schema"} <= module.symbols.defined
     assert read("libc10_new.so").soname == "libc10.so"
 
 

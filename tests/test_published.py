@@ -84,7 +84,7 @@ def test_what_belongs_beside_a_wheel_is_completed_without_a_build(
 
 
 def test_a_module_that_nothing_can_import_is_an_error(tmp_path: Path) -> None:
-    """What GNU ld makes of an empty object."""
+    """What GNU ld makes of an empty object; and a module under another's name."""
     for name, text in (("empty", ""), ("good", "void PyInit__C(void) {}\n")):
         (tmp_path / f"{name}.c").write_text(text)
         subprocess.run(
@@ -98,6 +98,10 @@ def test_a_module_that_nothing_can_import_is_an_error(tmp_path: Path) -> None:
     bad = audit_wheel(make_wheel(tmp_path, members), ["thor"])
     (found,) = [one for one in bad.failing() if one.id == "no-entry:_moe_C"]
     assert found.breaks and "PyInit__moe_C" in found.text
+    members["vllm/_moe_C.abi3.so"] = members["vllm/_C.abi3.so"]
+    assert "no-entry:_moe_C" in {
+        one.id for one in audit_wheel(make_wheel(tmp_path, members), ["thor"]).failing()
+    }
 
 
 def test_two_wheels_are_compared_by_what_is_in_them(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ class Module:
     ops: tuple[str, ...] = ()
     """Names of the torch ops it registers, sorted."""
     registers: bool = True
-    """Whether Python or torch finds an entry: ``PyInit_NAME``, or a registration of torch ops. A library that is
-    no extension module needs none."""
+    """Whether Python or torch finds an entry: ``PyInit_NAME`` of the module's own name, or a registration of torch ops.
+    A library that is no extension module needs none."""
     broken: str = ""
     """Why it cannot be read, empty where it can."""
 
@@ -165,11 +165,14 @@ _REGISTERS = re.compile(r"_ZN5torch7LibraryC[12]E|aoti_torch_library_init|torch_
 
 
 def registers(path: str, symbols: Symbols) -> bool:
-    """Whether an extension module has an entry; True for a library whose name is not an extension module's."""
-    if not _EXTENSION.fullmatch(path.rpartition("/")[2]):
+    """Whether an extension module has an entry; True for a library whose name is not an extension module's.
+
+    Python calls ``PyInit_`` and the file's name up to its first dot (docs.python.org/3/extending/building.html).
+    """
+    name = path.rpartition("/")[2]
+    if not _EXTENSION.fullmatch(name) or f"PyInit_{name.partition('.')[0]}" in symbols.defined:
         return True
-    entries = (symbol.startswith("PyInit_") for symbol in symbols.defined)
-    return any(entries) or any(_REGISTERS.match(symbol) for symbol in symbols.undefined)
+    return any(_REGISTERS.match(symbol) for symbol in symbols.undefined)
 
 
 _SCHEMA = re.compile(rb"([A-Za-z_]\w*(?:::\w+)?(?:\.\w+)?)\(")

@@ -30,7 +30,7 @@ module() {
   cat > module.c <<C
 void _ZN3c1013MessageLoggerC1EPKcii(void); void cudaMalloc(void); void $3(void); void PyModule_Create2(void);
 const char schema[] = "rms_norm(Tensor! out, Tensor input, float epsilon) -> ()";
-void PyInit_module(void){ _ZN3c1013MessageLoggerC1EPKcii(); cudaMalloc(); $3(); PyModule_Create2(); }
+void PyInit__C(void){ _ZN3c1013MessageLoggerC1EPKcii(); cudaMalloc(); $3(); PyModule_Create2(); }
 C
   $GCC module.c module.s libc10_new.so libcudart.so.13 libc.so.6 -o "$1"
   rm module.fatbin module.s module.c

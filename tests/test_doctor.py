@@ -13,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from build_recipes.build import disk
+from build_recipes.build.compiling import estimate
+from build_recipes.build.plan import make_plan
+from build_recipes.build.request import Request
 from build_recipes.doctor.asking import ask_machine
 from build_recipes.doctor.consult import Report, check, consult, doctor
 from build_recipes.doctor.machine import Machine, Toolkit, Torch, Triton, read_machine
 from build_recipes.doctor.tables import cuda_of_driver, driver_is_newer, jetpack_of
-from build_recipes.kit.errors import CouldNotCheck, DoctorBlocker, UnknownDevice, UnknownTag
+from build_recipes.facts.device import device
+from build_recipes.kit.console import size
+from build_recipes.kit.errors import CouldNotCheck, DoctorBlocker, NotEnoughDisk, UnknownDevice, UnknownTag
 from build_recipes.kit.paths import Places
 
 PROJECT = Path(__file__).parent.parent
@@ -105,7 +111,6 @@ def test_what_the_doctor_says_of_a_snapshot(
 FIT = dataclasses.replace(
     read_machine(SNAPSHOTS / "thor"),
     nvml="1 device",
-    disk_gib=100.0,
     toolkits=(Toolkit("/usr/local/cuda-13.0", "13.0.88"),),
 )
 """A Thor that nothing is wrong with."""
@@ -113,7 +118,9 @@ FIT = dataclasses.replace(
 
 def test_a_sound_machine_has_no_complaint() -> None:
     report = consult(FIT, tag="v0.28.0")
-    assert not statuses(report, "warning", "blocker", "unknown")
+    assert statuses(report, "warning", "blocker", "unknown") == {"disk": "unknown"}, (
+        "files tell nothing of it"
+    )
     check(report)
 
 
@@ -138,8 +145,6 @@ def test_a_sound_machine_has_no_complaint() -> None:
         ({"environment": {"TORCH_CUDA_ARCH_LIST": "11.0 11.0a"}}, "architecture list", "drops the plain one"),
         ({"environment": {"VLLM_TARGET_DEVICE": "cpu"}}, "target", "CPU wheel"),
         ({"environment": {"CUDA_HOME": "/nowhere"}}, "CUDA toolkit", "would use it and stop"),
-        ({"memory_gib": 8.0}, "memory", "cannot be compiled here"),
-        ({"disk_gib": 3.0}, "disk", "a build tree takes"),
         ({"nvml": "absent", "marks": ()}, "NVML", "Device string must not be empty"),
         ({"nvml": "0 devices"}, "NVML", "Device string must not be empty"),
         ({"nvml": "Driver/library version mismatch"}, "NVML", "Device string must not be empty"),
@@ -210,7 +215,7 @@ def faults() -> Iterator[Machine]:
         {"gcc": None}, {"driver": "540.4.0", "driver_cuda": "12.6"},
         {"environment": {"TORCH_CUDA_ARCH_LIST": "9.0", "MAX_JOBS": "many"}},
         {"environment": {"CUDA_HOME": "/nowhere", "NVCC_THREADS": "4"}}, {"memory_gib": 3.8, "swap_gib": 16.0},
-        {"memory_gib": 3.8, "swap_gib": 0.0}, {"memory_gib": 14.0}, {"disk_gib": 3.0}, {"nvml": "absent", "marks": ()},
+        {"memory_gib": 3.8, "swap_gib": 0.0}, {"memory_gib": 14.0}, {"nvml": "absent", "marks": ()},
         {"glibc": "2.35"}, {"glibc": "2.43"}, {"python": "3.9.18"}, {"nvml": "1 device, memory not supported"},
         {"toolkits": (), "triton": Triton("3.6.0", "12.9")},
         {"toolkits": (Toolkit("/usr/local/cuda-13.2", "13.2.20"),)},
@@ -261,11 +266,42 @@ def test_no_toolkit_and_its_ptxas_never_stand_in_one_page() -> None:
     assert "/usr/local/cuda-13.0/bin/ptxas" in told["Triton"].fix
 
 
+def test_disk_is_judged_by_the_plans_own_count(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(Request("v0.28.0", "thor"), places)
+    needed, least = (sum(need.octets for need in disk.needs(plan, drop=drop)) for drop in (False, True))
+    assert least < needed
+    for free, status in ((needed, "ok"), (needed - 1, "warning"), (least - 1, "blocker")):
+        monkeypatch.setattr(disk, "free_disk", lambda folder, free=free: free)
+        told = {one.check: one for one in consult(FIT, tag="v0.28.0", places=places).findings}["disk"]
+        assert told.status == status and f"{size(needed)} are needed: downloads" in told.seen
+        if status != "blocker":
+            assert bool(disk.check_disk(plan)) is (status == "warning")
+            continue
+        with pytest.raises(NotEnoughDisk) as refused:
+            disk.check_disk(plan)
+        assert (str(refused.value.args[0]), refused.value.advice) == (told.seen, told.fix)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    told = {one.check: one for one in consult(FIT, tag="v0.28.0", places=places).findings}["disk"]
+    assert told.status == "unknown" and told.fix == "./inv plan --tag v0.28.0 --device thor"
+
+
+def test_little_memory_stops_nobody_because_the_build_runs_the_unit_alone(places: Places) -> None:
+    for memory in (3.8, 8.0):
+        small = dataclasses.replace(FIT, memory_gib=memory, swap_gib=0.0)
+        report = consult(small, tag="v0.28.0")
+        told = {found.check: found for found in report.findings}["memory"]
+        assert told.status == "warning" and "it runs alone" in told.follows and "swapon" in told.fix
+        assert not report.blockers
+    enough = {found.check: found for found in consult(FIT, tag="v0.28.0").findings}["memory"]
+    hoped = estimate.before("v0.28.0", "0.28.0", device("thor").arch_list)
+    assert f"{hoped.gib:.1f} GiB" in enough.follows and "costs.toml" in enough.follows
+
+
 def test_memory_that_no_number_of_jobs_cures_is_not_cured_by_jobs() -> None:
     for swap in (0.0, 16.0):
         small = dataclasses.replace(FIT, memory_gib=3.8, swap_gib=swap)
         told = {found.check: found for found in consult(small, tag="v0.28.0").findings}["memory"]
-        assert told.status in ("blocker", "warning") and "--jobs" not in told.fix
+        assert told.status == "warning" and "--jobs" not in told.fix
 
 
 def test_a_glibc_that_the_toolkits_headers_do_not_know_is_named() -> None:
@@ -339,11 +375,11 @@ def test_this_machine_is_asked(places: Places, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
-    machine = ask_machine(places, Path(sys.executable))
+    machine = ask_machine(Path(sys.executable))
     expected = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True)
     assert machine.gcc == expected.stdout.strip()
     assert machine.cores and machine.cores <= len(os.sched_getaffinity(0))
-    assert machine.memory_gib and machine.disk_gib and machine.glibc and machine.python
+    assert machine.memory_gib and machine.glibc and machine.python
     assert machine.nvml is not None
     assert machine.torch == Torch(str(site / "torch"), "2.10.0+cpu", None)
     report = consult(machine, "thor", "v0.12.0")
@@ -362,5 +398,5 @@ def test_the_task_prints_json_and_exits_64() -> None:
     document = json.loads(answer.stdout)
     assert answer.returncode == 64
     assert document["blockers"] == 3 and document["device"] == "orin"
-    assert document["machine"]["disk_gib"] is None
+    assert {one["check"]: one["status"] for one in document["findings"]}["disk"] == "unknown"
     assert b"Traceback" not in answer.stderr and b"next" in answer.stderr

@@ -41,6 +41,30 @@ class Need:
     octets: int
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A file system, and what a build still takes on it."""
+
+    needs: tuple[Need, ...]
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes of all needs."""
+        return sum(need.octets for need in self.needs)
+
+    def __str__(self) -> str:
+        """One line: what is free, what is needed, and for what."""
+        parts = ", ".join(f"{need.what} {size(need.octets)} in {need.folder}" for need in self.needs)
+        return f"{size(self.free)} are free and {size(self.needed)} are needed: {parts}"
+
+
+MORE_ROOM = (
+    "./inv clean  # shows what is kept and why; or move a folder: VLLM_ARMORY_CACHE, VLLM_ARMORY_BUILD, "
+    "VLLM_ARMORY_WHEELS"
+)
+
+
 @functools.cache
 def _sizes() -> _Sizes:
     return load_toml(Path(__file__).with_name("sizes.toml"), _Sizes)
@@ -151,6 +175,29 @@ def _device(folder: Path) -> int:
     return existing(folder).stat().st_dev
 
 
+def disks(plan: Plan, *, drop: bool = False) -> list[Disk]:
+    """What a build still takes, file system by file system; plan, build and doctor judge by this.
+
+    :param drop: without the downloads that it fetches itself and can remove once they are unpacked.
+    """
+    found: dict[int, list[Need]] = {}
+    for need in needs(plan, drop=drop):
+        found.setdefault(_device(need.folder), []).append(need)
+    return [Disk(tuple(own), free_disk(own[0].folder)) for own in found.values()]
+
+
+def short(plan: Plan) -> tuple[Disk, bool] | None:
+    """The first file system without the room for a build, and whether the build fits where downloads go early."""
+    for disk in disks(plan):
+        if disk.free < disk.needed:
+            fits = all(one.free >= one.needed for one in disks(plan, drop=True))
+            return disk, fits and not plan.request.offline
+    return None
+
+
+DROPPED = "what was downloaded is removed once it is unpacked"
+
+
 def check_disk(plan: Plan) -> list[FilePin]:
     """Refuse a build that cannot end well, before the first byte: each file system by itself.
 
@@ -158,31 +205,14 @@ def check_disk(plan: Plan) -> list[FilePin]:
         fetches itself. None where there is room, or without a network to fetch them again.
     :raises NotEnoughDisk: how much is missing where, and for what.
     """
-    short = _short(needs(plan))
-    if not short:
+    found = short(plan)
+    if found is None:
         return []
-    if not plan.request.offline and not _short(needs(plan, drop=True)):
-        warn(f"{short[0]}: what was downloaded is removed once it is unpacked")
-        return [pin for pin in downloads(plan) if not here(plan, pin)]
-    raise NotEnoughDisk(
-        short[0],
-        "./inv clean shows what is kept and why; or move a folder: VLLM_ARMORY_CACHE, VLLM_ARMORY_BUILD, "
-        "VLLM_ARMORY_WHEELS",
-    )
-
-
-def _short(wanted: list[Need]) -> list[str]:
-    """File systems without the room, in words."""
-    disks: dict[int, list[Need]] = {}
-    for need in wanted:
-        disks.setdefault(_device(need.folder), []).append(need)
-    words = []
-    for own in disks.values():
-        free, total = free_disk(own[0].folder), sum(need.octets for need in own)
-        if free < total:
-            parts = ", ".join(f"{need.what} {size(need.octets)} in {need.folder}" for need in own)
-            words.append(f"{size(free)} are free and {size(total)} are needed: {parts}")
-    return words
+    lacking, fits = found
+    if not fits:
+        raise NotEnoughDisk(str(lacking), MORE_ROOM)
+    warn(f"{lacking}: {DROPPED}")
+    return [pin for pin in downloads(plan) if not here(plan, pin)]
 
 
 def drop_downloads(plan: Plan, pins: Sequence[FilePin]) -> None:

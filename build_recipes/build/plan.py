@@ -39,8 +39,6 @@ from build_recipes.sources.own import own_lock, own_source
 from build_recipes.toolchain import ccache
 
 BUILD_TYPES = ("Release", "RelWithDebInfo", "Debug", "MinSizeRel")
-TREE_GIB = 8
-"""Free disk a full build tree needs, GiB (measured on v0.12.0 for Thor: sources, toolkit, torch, objects)."""
 TOOLKIT_GLIBC = (2, 39)
 """CUDA's wheels are chosen by the newest glibc among the devices: their programs run on older ones, too."""
 
@@ -321,12 +319,17 @@ def choose_torch(lock: Lock, version: str) -> TorchPin:
 
 def check_memory(plan: Plan, unit: str, expected_gib: float) -> None:
     """Warn of a unit that is expected to need more than there is; it is tried alone before anybody is sent away."""
-    have = plan.host.memory_gib + plan.host.swap_gib
-    if expected_gib > have:
-        warn(
-            f"{unit} is expected to take {expected_gib:.1f} GiB; this machine has {have:.1f} GiB of memory and swap: "
-            f"it runs alone, and may be ended by the kernel ({swap_advice(expected_gib - have)})"
-        )
+    missing = expected_gib - plan.host.memory_gib - plan.host.swap_gib
+    if missing > 0:
+        warn(f"{too_little(unit, expected_gib, missing)} ({swap_advice(missing)})")
+
+
+def too_little(unit: str, expected_gib: float, missing_gib: float) -> str:
+    """What is said of a unit that is expected to need more memory and swap than there is."""
+    return (
+        f"{unit} is expected to take {expected_gib:.1f} GiB, {missing_gib:.1f} GiB more than the memory and swap of "
+        "this machine: it runs alone, and may be ended by the kernel"
+    )
 
 
 def swap_advice(missing_gib: float) -> str:

@@ -29,8 +29,7 @@ from build_recipes.doctor.machine import (
 )
 from build_recipes.kit import process
 from build_recipes.kit.data import parse_json
-from build_recipes.kit.host import Host, free_disk
-from build_recipes.kit.paths import Places
+from build_recipes.kit.host import Host
 
 PATIENCE = 60.0
 """Seconds that one question may take."""
@@ -71,7 +70,7 @@ print(json.dumps([p for p in sys.path if p] + [sysconfig.get_path("purelib")]))
 _TORCH = "import json, torch; print(json.dumps(torch.cuda.get_arch_list()))"
 
 
-def ask_machine(places: Places, python: Path | None = None) -> Machine:
+def ask_machine(python: Path | None = None) -> Machine:
     """Everything that can be known of the machine this runs on.
 
     :param python: the Python whose torch and Triton are looked at; the first ``python3`` on PATH that is not this
@@ -93,7 +92,6 @@ def ask_machine(places: Places, python: Path | None = None) -> Machine:
         cores=host.cores,
         memory_gib=host.memory_gib,
         swap_gib=host.swap_gib,
-        disk_gib=round(free_disk(places.build) / 2**30, 1),
         toolkits=tuple(_toolkits(read)),
         torch=torch,
         triton=triton,

@@ -10,6 +10,7 @@ from build_recipes.doctor.tables import numbers
 from build_recipes.facts import versions
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import VersionFacts
+from build_recipes.kit.paths import Places
 
 Status = Literal["ok", "warning", "blocker", "unknown"]
 
@@ -44,6 +45,8 @@ class Case:
     """vLLM tag; empty where none was given."""
     version: VersionFacts | None
     """Facts on the tag's version."""
+    places: Places | None = None
+    """Where this machine builds; None where only files of a machine were read."""
 
     @property
     def here(self) -> bool:
@@ -55,9 +58,14 @@ class Case:
         """Whether the machine itself could be asked; else only files of it were read (``--root``)."""
         return self.machine.root == "/"
 
+    @property
+    def some_tag(self) -> str:
+        """The tag that was given, else the newest."""
+        return self.tag or newest_tag()
+
     def build(self, *more: str) -> str:
         """The command that builds for this case."""
-        words = ["./inv build", f"--tag {self.tag or newest_tag()}"]
+        words = ["./inv build", f"--tag {self.some_tag}"]
         words += [f"--device {self.name}"] if self.name else []
         return " ".join([*words, *more])
 

@@ -6,7 +6,10 @@ import re
 
 from packaging.specifiers import SpecifierSet
 
-from build_recipes.build.plan import TREE_GIB
+from build_recipes.build import disk as disks
+from build_recipes.build.compiling import estimate
+from build_recipes.build.plan import make_plan, too_little
+from build_recipes.build.request import Request
 from build_recipes.doctor.case import Case, Finding
 from build_recipes.doctor.tables import minor, numbers, tables
 from build_recipes.facts import architectures, versions
@@ -239,32 +242,32 @@ def _runs(target: str, capability: int) -> bool:
 
 
 def memory(case: Case) -> Finding | None:
-    """Room for the heaviest unit."""
+    """Room for the heaviest unit, as the build's own estimate has it. No lack of it is a blocker: the build runs such a
+    unit alone, in swap at need, before it sends anybody away."""
     have, swap = case.machine.memory_gib, case.machine.swap_gib or 0.0
     if have is None:
         return Finding("memory", "unknown", "it could not be read", "", "free -g")
     seen = f"{have} GiB and {swap} GiB of swap"
     if case.device is None:
         return Finding("memory", "ok", seen)
-    heaviest = tables().heaviest.get(case.device.capability)
-    if heaviest is None:
+    version = case.some_tag.removeprefix("v")
+    hoped = estimate.before(case.some_tag, version, case.device.arch_list)
+    if not hoped.heaviest:
+        return Finding("memory", "unknown", seen, f"the units of {case.some_tag} are not known")
+    need = f"{hoped.heaviest.rpartition('/')[2]} takes {hoped.gib:.1f} GiB ({hoped.basis})"
+    missing = hoped.gib - have - swap
+    if missing > 0:
         return Finding(
-            "memory", "unknown", seen, f"the heaviest unit for {case.device.capability} was not measured"
-        )
-    need = f"{heaviest.unit} takes {heaviest.gib} GiB" + ("" if heaviest.measured else " (assumed)")
-    if have + swap < heaviest.gib:
-        missing = int(heaviest.gib - have - swap) + 3
-        return Finding(
-            "memory", "blocker", seen, f"{need}: it cannot be compiled here",
-            f"sudo fallocate -l {missing}G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
+            "memory", "warning", seen, too_little(hoped.heaviest, hoped.gib, missing),
+            f"sudo fallocate -l {int(missing) + 3}G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
             " && sudo swapon /swapfile",
         )  # fmt: skip
-    if have < heaviest.gib:
+    if have < hoped.gib:
         return Finding(
             "memory", "warning", seen, f"{need}: it is compiled in swap, which takes hours, whatever --jobs is",
-            f"{case.build()}  # on an x86_64 machine with {int(heaviest.gib + LOW_GIB) + 1} GiB: it cross-compiles",
+            f"{case.build()}  # on an x86_64 machine with {int(hoped.gib + LOW_GIB) + 1} GiB: it cross-compiles",
         )  # fmt: skip
-    if have < heaviest.gib + LOW_GIB:
+    if have < hoped.gib + LOW_GIB:
         return Finding(
             "memory",
             "warning",
@@ -276,22 +279,25 @@ def memory(case: Case) -> Finding | None:
 
 
 def disk(case: Case) -> Finding | None:
-    """Room for a build tree."""
-    free = case.machine.disk_gib
-    if free is None:
+    """Room for a build on each file system that it writes to: the plan's own count."""
+    if case.places is None:
+        return Finding("disk", "unknown", _NOT_ASKED, "", "df -h .")
+    try:
+        plan = make_plan(Request(tag=case.some_tag, device=case.name or ""), case.places)
+        found = disks.short(plan)
+    except ArmoryError as error:
+        why = str(error.args[0]).splitlines()[0]
+        words = ["./inv plan", f"--tag {case.some_tag}", *([f"--device {case.name}"] if case.name else [])]
+        return Finding("disk", "unknown", "what a build takes cannot be told", why, " ".join(words))
+    if lacking is None:
         return Finding(
-            "disk", "unknown", _NOT_ASKED if not case.asked else "it could not be told", "", "df -h ."
+            "disk", "ok", "; ".join(map(str, disks.disks(plan))) or f"{case.build()} takes no more"
         )
-    seen = f"{free} GiB free"
-    if free < TREE_GIB:
-        return Finding(
-            "disk",
-            "blocker",
-            seen,
-            f"a build tree takes about {TREE_GIB} GiB",
-            f"VLLM_ARMORY_BUILD=/big/disk {case.build()}",
-        )
-    return Finding("disk", "ok", seen)
+    lacking, fits = found
+    if fits:
+        return Finding("disk", "warning", str(lacking), disks.DROPPED, disks.MORE_ROOM)
+    what = f"{case.build()} would stop before it begins"
+    return Finding("disk", "blocker", str(lacking), what, disks.MORE_ROOM)
 
 
 def jobs(case: Case) -> Finding | None:

@@ -44,9 +44,10 @@ class Report:
         }
 
 
-def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
+def consult(machine: Machine, device: str = "", tag: str = "", places: Places | None = None) -> Report:
     """Check a machine for a device (its own where none is given) and a vLLM tag.
 
+    :param places: where it builds, if it is this machine.
     :raises UnknownDevice: no such device.
     :raises UnknownTag: no such tag; NotATag: it is none.
     """
@@ -54,7 +55,7 @@ def consult(machine: Machine, device: str = "", tag: str = "") -> Report:
     name = device_table.canonical(asked) if asked else None
     entry = device_table.device(name) if name else None
     facts = versions.for_version(versions.check_known(tag)) if tag else None
-    case = Case(machine, name, entry, tag, facts)
+    case = Case(machine, name, entry, tag, facts, places)
     found = {check: run(case) for check, run in (checks_run.CHECKS | checks_build.CHECKS).items()}
     left_out = tuple(
         check for check, one in found.items() if one is None and (check != "JetPack" or machine.tegra)
@@ -69,7 +70,8 @@ def doctor(device: str, tag: str, root: str, python: str) -> Report:
     :raises CouldNotCheck: there is no such folder.
     """
     if not root:
-        return consult(ask_machine(Places.from_environment(), Path(python) if python else None), device, tag)
+        places = Places.from_environment()
+        return consult(ask_machine(Path(python) if python else None), device, tag, places)
     if not Path(root).is_dir():
         raise CouldNotCheck(
             f"{root} is no folder", "give the root of a machine's files, such as tests/snapshots/thor"

@@ -86,8 +86,6 @@ class Machine:
     cores: int | None
     memory_gib: float | None
     swap_gib: float | None
-    disk_gib: float | None
-    """Free space where builds are made."""
     toolkits: tuple[Toolkit, ...]
     torch: Torch | None
     triton: Triton | None
@@ -128,7 +126,6 @@ def read_machine(root: Path) -> Machine:
         cores=len(re.findall(r"^processor\s*:", _text(root / "proc/cpuinfo") or "", re.MULTILINE)) or None,
         memory_gib=_gib(memory, "MemTotal"),
         swap_gib=_gib(memory, "SwapTotal"),
-        disk_gib=None,
         toolkits=tuple(_toolkits(root)),
         torch=first_torch(_sites(root)),
         triton=first_triton(_sites(root)),

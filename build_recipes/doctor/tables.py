@@ -8,16 +8,6 @@ from pathlib import Path
 from build_recipes.kit.data import Model, load_toml
 
 
-class Heaviest(Model, frozen=True):
-    """The compile unit that needs most memory."""
-
-    gib: float
-    """Peak memory of its largest process, GiB."""
-    unit: str
-    measured: bool
-    """Measured for this capability, or assumed from another."""
-
-
 class Tables(Model, frozen=True):
     """doctor.toml; its comments say where each table is from."""
 
@@ -27,7 +17,6 @@ class Tables(Model, frozen=True):
     triton_of_torch: dict[str, str]
     ptxas_of_triton: dict[str, str]
     ptxas_knows: dict[str, str]
-    heaviest: dict[str, Heaviest]
     cuda_for_glibc: dict[str, str]
 
 

@@ -34,6 +34,8 @@ class Estimate:
     """Target to CPU seconds."""
     basis: str
     """Where the units and their costs come from."""
+    heaviest: str = ""
+    """That unit; empty where it is not known."""
     unknown: tuple[str, ...] = ()
     """Targets whose units are not known: what they take comes on top."""
     pace: float = 1.0
@@ -73,9 +75,10 @@ def of_units(units: Iterable[str], history: dict[str, Cost], basis: str, pace: f
     for unit, cost in costs.items():
         target = unit.partition("/")[0]
         modules[target] = modules.get(target, 0.0) + cost.seconds
+    heaviest = max(costs, key=lambda unit: costs[unit].gib, default="")
     return Estimate(
-        len(costs), sum(modules.values()), max((cost.gib for cost in costs.values()), default=0.0),
-        {target: round(seconds) for target, seconds in sorted(modules.items())}, basis, pace=round(pace, 3),
+        len(costs), sum(modules.values()), costs[heaviest].gib if heaviest else 0.0,
+        {target: round(seconds) for target, seconds in sorted(modules.items())}, basis, heaviest, pace=round(pace, 3),
     )  # fmt: skip
 
 
@@ -83,25 +86,25 @@ def before(
     tag: str,
     version: str,
     arch_list: str,
-    tree: Path,
+    tree: Path | None = None,
     *,
     only: Iterable[str] = (),
     without: Iterable[str] = (),
 ) -> Estimate:
     """The cost of a tag's modules for a device before there is a configured tree.
 
-    :param tree: build tree, for what it measured before.
+    :param tree: build tree, for what it and those beside it measured before.
     :param only: targets to count; all but ``without`` where there are none.
     """
     own, arch = surveyed.nearest(tag, version, arch_list)
     found = surveyed.units_of(own, arch) or {}
     asked = set(only) or set(found) - set(without)
-    history = learned(tree / "units.jsonl")
+    history = learned(tree / "units.jsonl") if tree else {}
     basis = f"the units of {own} for {arch}" if own else "nothing: no survey is here"
     basis += ", this tree's own figures" if history else ", costs.toml"
     made = of_units(
         (unit for target, units in found.items() if target in asked for unit in units or ()),
-        history, basis, pace(tree.parent),
+        history, basis, pace(tree.parent) if tree else 1.0,
     )  # fmt: skip
     unknown = tuple(sorted(target for target, units in found.items() if target in asked and units is None))
     return replace(made, unknown=unknown)

@@ -68,6 +68,11 @@ def why(then: bytes, now: bytes) -> str:
         names = [
             name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name)
         ]
+        if ".comment" in names:
+            makers = [b", ".join(filter(None, part.get(".comment", b"").split(b"\0"))) for part in parts]
+            return "compiled by {} then, {} now".format(
+                *(maker.decode("utf-8", "replace") for maker in makers)
+            )
         return f"sections {', '.join(sorted(names))}" if names else "bytes outside of its sections"
     except Malformed:
         pass

@@ -289,7 +289,7 @@ def disk(case: Case) -> Finding | None:
         why = str(error.args[0]).splitlines()[0]
         words = ["./inv plan", f"--tag {case.some_tag}", *([f"--device {case.name}"] if case.name else [])]
         return Finding("disk", "unknown", "what a build takes cannot be told", why, " ".join(words))
-    if lacking is None:
+    if found is None:
         return Finding(
             "disk", "ok", "; ".join(map(str, disks.disks(plan))) or f"{case.build()} takes no more"
         )

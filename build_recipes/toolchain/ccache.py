@@ -1,7 +1,7 @@
-"""Compiler caches: ccache or sccache, in fixed paths so that they hit.
+"""Compiler caches: ccache or sccache.
 
-Settings that decide what ccache hashes are set here and nowhere else: a difference between two builds would
-turn every hit into a miss.
+They hit in every folder, because a compiler sees no path of its tree (`build.compiling.unit`). Settings that decide
+what ccache hashes are set here and nowhere else: a difference between two builds would turn every hit into a miss.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ def launcher(choice: str) -> list[str]:
     raise UsageError(f"{choice} is not installed", f"apt-get install -y {choice}, or leave --cache out")
 
 
-def environment(cache: Path, tree: Path, choice: str) -> dict[str, str]:
-    """Variables of the compiler cache for a build tree."""
+def environment(cache: Path, choice: str) -> dict[str, str]:
+    """Variables of the compiler cache."""
     if launcher(choice) == ["ccache"]:
         return {
             "CCACHE_DIR": str(cache / "ccache"),
-            "CCACHE_BASEDIR": str(tree),
             "CCACHE_COMPILERCHECK": "content",
             "CCACHE_NOHASHDIR": "1",
             "CCACHE_MAXSIZE": os.environ.get("CCACHE_MAXSIZE") or LARGEST,

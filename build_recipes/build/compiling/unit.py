@@ -4,23 +4,47 @@ CMake puts this before every compiler command. It starts for every unit, so it i
 ``python -I -S unit.py compiler...``. Outside of a build (``ARMORY_BROKER`` unset) it becomes the compiler.
 If the broker goes away while the compiler runs (a kill -9, a power button), the compiler is ended too: nothing
 is left behind that writes into the build tree.
+
+The compiler sees no path of the tree, only paths relative to it (`portable`): what it writes is then the same in every
+folder, for every user, with a compiler cache or without one.
 """
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import time
 
+ENVIRONMENT = dict(os.environ, PWD="/proc/self/cwd")
+"""GCC writes ``PWD`` into debug information, where it is this folder (as Bazel has it)."""
+
+
+def portable(argv: "list[str]", tree: str) -> "list[str]":
+    """A compiler's command with paths relative to this folder in place of those of the tree.
+
+    nvcc makes the names of anonymous entities from the real path of the source, which it finds itself; cudafe++, which
+    makes them, takes the last path that it is told.
+
+    :param tree: the build tree; this folder is directly in it, else the command stays as it is.
+    """
+    if not os.path.samefile(tree, os.pardir):
+        return argv
+    here = "|".join(re.escape(path) for path in {tree, os.path.realpath(tree)})
+    words = [re.sub(rf"(^|^-[A-Za-z]+|[=:,;])(?:{here})(?=[/:,;]|$)", r"\1..", word) for word in argv]
+    if "-c" in words[:-1] and any(os.path.basename(word) == "nvcc" for word in words[:2]):
+        words += ["-Xcudafe", "--orig_src_path_name=" + words[words.index("-c") + 1]]
+    return words
+
 
 def main() -> int:
-    argv = sys.argv[1:]
+    argv = portable(sys.argv[1:], os.path.dirname(os.path.abspath(__file__)))
     address = os.environ.get("ARMORY_BROKER")
     output = argv[argv.index("-o") + 1] if "-o" in argv[:-1] else ""
     if not address or not output.endswith(".o"):
-        os.execvp(argv[0], argv)
+        os.execvpe(argv[0], argv, ENVIRONMENT)
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # a socket's path has at most 107 bytes; by way of the folder's descriptor a tree may be anywhere
@@ -33,7 +57,7 @@ def main() -> int:
     if not link.recv(16):  # blocks until there is room; empty when the broker is gone or wants no more
         return 75
     statistics = f"{output}.{os.getpid()}.ccache"
-    environment = dict(os.environ, CCACHE_STATSLOG=os.path.join(os.getcwd(), statistics))
+    environment = dict(ENVIRONMENT, CCACHE_STATSLOG=os.path.join(os.getcwd(), statistics))
     started = time.monotonic()
     pid = os.posix_spawnp(argv[0], argv, environment)
     _wait(link, pid)

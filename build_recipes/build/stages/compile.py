@@ -104,7 +104,7 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
         **process.child_environment(*process.COMPILER_LEAKS),
         **record.scratch_environment(plan.tree),
         **own,
-        **ccache.environment(plan.places.cache, plan.tree, plan.request.cache),
+        **ccache.environment(plan.places.cache, plan.request.cache),
     }
 
 
@@ -128,6 +128,8 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         "-DFETCHCONTENT_FULLY_DISCONNECTED=OFF",
         "-DNVCC_THREADS=1",
         "-DCMAKE_SKIP_BUILD_RPATH=ON",  # it is taken out at the install, but stays in the link's build id
+        # nvcc names its temporary files by its process, and they name themselves in local symbols
+        *(f"-DCMAKE_{kind}_LINKER_FLAGS=-Wl,--discard-all" for kind in ("MODULE", "SHARED")),
         *(
             f"-DCMAKE_{language}_COMPILER_LAUNCHER={';'.join([*launcher, *cache])}"
             for language in ("C", "CXX", "CUDA")

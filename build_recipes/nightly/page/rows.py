@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from urllib.parse import quote, urlsplit
 
 from build_recipes.facts import versions
@@ -237,8 +238,9 @@ def safe(address: str) -> str:
 
 
 def slug(text: str) -> str:
-    """A file's name for a job: nothing that a path or an address could take for something else."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:100] or "job"
+    """A file's name for a job: nothing that a path or an address could take for something else, and no two jobs'."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:100]
+    return plain if plain and plain == text else f"{plain or 'job'}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def minute(when: str) -> str:

@@ -117,7 +117,7 @@ def test_a_pair_that_cannot_work_is_refused_with_its_reason(tmp_path: Path, plac
     assert not jobs["v0.12.0"].skip
 
 
-def test_a_tag_without_a_lock_is_locked_first_and_never_skipped(
+def test_a_tag_without_a_lock_is_locked_first_and_not_built_again_while_nothing_changed(
     tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "LOCKS", tmp_path)
@@ -129,8 +129,19 @@ def test_a_tag_without_a_lock_is_locked_first_and_never_skipped(
     jobs = matrix.resolve(config, places, None, offline=True)
     document = {job["tag"]: job for job in as_matrix(config, jobs, places)["include"]}
     assert document["v0.13.0"]["commands"][0] == "./inv lock --tag v0.13.0"
-    assert document["v0.13.0"]["fingerprint"] == ""
     assert len(document["v0.12.0"]["commands"]) == 1
+    fingerprint = document["v0.13.0"]["fingerprint"]
+    with open_store(places) as store:
+        store.record("started", "r@1", "1", {"job": "v0.13.0-thor", "fingerprint": fingerprint})
+        store.record("ended", "r@1", "", {"state": "green", "seconds": 1})
+        seen = {job.tag: job for job in matrix.resolve(config, places, store, offline=True)}
+    assert seen["v0.13.0"].skip == "green already: r@1"
+    patches = tmp_path / "patches"
+    shutil.copytree(paths.PATCHES, patches)
+    (patches / "another.patch").write_text("")
+    monkeypatch.setattr(paths, "PATCHES", patches)
+    changed = {job.tag: job for job in matrix.resolve(config, places, None, offline=True)}
+    assert changed["v0.13.0"].fingerprint != fingerprint, "another recipe"
 
 
 def test_newest_releases_are_the_final_ones() -> None:
@@ -171,7 +182,7 @@ def test_main_is_pinned_to_its_commit(
         commits.append(subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip())
         main = matrix.resolve(config, places, None, offline=True)[0]
         assert (main.id, main.ref, main.skip) == ("main-thor", commits[-1], "")
-        assert main.tag == "v0.12.0", "the lock it is built with"
+        assert main.tag == "v0.12.0", "whose units its estimate is made from"
         fingerprints.add(main.fingerprint)
         for _ in range(2):
             done = maintree.checkout(main.ref, str(tmp_path / "tree"), places)

@@ -117,7 +117,7 @@ def test_what_the_page_says_is_in_its_text(site: Path) -> None:
     assert "javascript:" not in text, "an address of a feed is followed only where it is one"
     assert "the kernel killed the compiler" in text
     assert "No known failure was recognised" in text
-    assert 'href="https://example.org/w/vllm-0.12.0%2Bcu130.thor-cp38' in text
+    assert 'href="https://example.org/w/vllm-v0.12.0/vllm-0.12.0%2Bcu130.thor-cp38' in text
     assert "21 names are missing in 30 places" in text, "as the log of verify-omni counts"
     assert "<script" not in text and "src=" not in text
     assert len(text) < 1_000_000

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
+from wheel_maker import make_wheel
 
-from build_recipes.kit.errors import HashMismatch, MissingPackages, UsageError
+from build_recipes.kit.errors import MissingPackages
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import PROJECT, Places
-from build_recipes.nightly import release
+from build_recipes.nightly.config import Publish
 from build_recipes.nightly.gather import gather
 from build_recipes.nightly.store import Store
 
@@ -95,7 +96,10 @@ def test_permissions_are_least_and_forks_see_no_secret() -> None:
         assert document["permissions"] in ({}, {"contents": "read"})
         for name, job in document["jobs"].items():
             writes = {key for key, value in (job.get("permissions") or {}).items() if value == "write"}
-            allowed = {"publish": {"contents"}, "page": {"pages", "id-token"}}.get(name, set())
+            allowed = {
+                "publish": {"contents", "id-token", "attestations"},
+                "page": {"pages", "id-token"},
+            }.get(name, set())
             assert writes <= allowed, (path.name, name)
     assert "concurrency" in read(WORKFLOWS[-1])
 
@@ -153,45 +157,34 @@ def test_zizmor_finds_nothing_and_would_find_something(tmp_path: Path) -> None:
 
 
 def test_only_wheels_of_green_jobs_are_gathered(tmp_path: Path) -> None:
-    """Green, red, green and then red, a wheel nobody made, a smoke wheel, and one that was changed."""
+    """Green, red, green and then red, a wheel nobody made, and a smoke wheel."""
     folder, out = tmp_path / "artifacts", tmp_path / "out"
     states = {"a": ["green"], "b": ["red"], "c": ["green", "red"], "d": ["red", "green"]}
     with Store(tmp_path / "n.sqlite") as store:
         for job, ends in {**states, "s": ["green"]}.items():
             name = f"vllm-0.12.0+cu130.{job}{'.smoke' * (job == 's')}-cp38-abi3-manylinux_2_39_aarch64.whl"
             (folder / f"wheel-{job}").mkdir(parents=True)
-            (folder / f"wheel-{job}" / name).write_bytes(job.encode())
+            version = name.split("-")[1]
+            made = make_wheel(
+                folder / f"wheel-{job}", {}, version=version, tag="cp38-abi3-manylinux_2_39_aarch64"
+            )
+            assert made.name == name
             (folder / f"wheel-{job}" / name.replace(".whl", ".manifest.json")).write_text("{}")
             wheel = {"name": name, "size": 1, "sha256": file_sha256(folder / f"wheel-{job}" / name)}
             for number, state in enumerate(ends):
                 run = f"{job}@{number}"
-                store.record("started", run, "1", {"job": job, "label": job, "device": "thor"})
+                store.record("started", run, "1", {"job": f"{job}-thor", "label": job, "device": "thor"})
                 store.record(
                     "ended", run, "", {"state": state, **({"wheel": wheel} if state == "green" else {})}
                 )
         (folder / "stray.whl").write_bytes(b"")
-        done = gather(store, [folder], out)
-        assert [path.name.split("+cu130.")[1][0] for path in done] == ["a", "d"]
-        kept = sorted(path.name for path in out.iterdir())
-        assert len(kept) == 6
-        assert {"SHA256SUMS", "feed.jsonl"} < set(kept)
-        assert (
-            subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out, check=False).returncode == 0
-        )
-        (folder / "wheel-a" / done[0].name).write_bytes(b"other")
-        with pytest.raises(HashMismatch, match="green run a@0"):
-            gather(store, [folder], out)
-
-
-def test_a_release_needs_a_repository_and_gh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
-    with pytest.raises(UsageError):
-        release.upload(tmp_path / "out", "nightly")
-    (tmp_path / "a.whl").write_bytes(b"")
-    assert release.upload(tmp_path, "nightly") == [tmp_path / "a.whl"]
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingPackages, match="gh"):
-        release.upload(tmp_path, "nightly", "owner/name")
+        done = gather(store, [folder], out, Publish())
+        assert [path.name.split("+cu130.")[1][0] for path in done.wheels] == ["a", "d"]
+        assert done.refused == {}
+        for tag in ("vllm-a", "vllm-d"):
+            kept = {path.name.split("_aarch64.")[-1] for path in (out / tag).iterdir()}
+            assert kept == {"whl", "whl.metadata", "manifest.json", "catalogue.json"}
+        assert {path.name for path in out.iterdir()} == {"vllm-a", "vllm-d", "SHA256SUMS", "feed.jsonl"}
 
 
 # -- every step, run -----------------------------------------------------------------------------
@@ -221,7 +214,7 @@ def test_each_step_runs_in_a_fresh_clone(tmp_path: Path) -> None:
             shutil.copytree(clone / "wheels", clone / "artifacts")  # what the artifact actions do
         job = json.loads(outputs["matrix"])["include"][0] if outputs else {}
         values = {
-            "VLLM_ARMORY_NIGHT": "smoke", "FEED": "", "WHEELS": "https://example.org",
+            "VLLM_ARMORY_NIGHT": "smoke", "SITE": "", "FEED": "", "INDEX": "", "WHEELS": "https://example.org",
             "JOB": job.get("id", ""), "TIME_BOX": job.get("time_box", ""),
             "CCACHE_MAXSIZE": job.get("cache_size", ""), "SIZE": job.get("cache_size", ""),
             "GITHUB_OUTPUT": str(tmp_path / "output"), "GITHUB_REPOSITORY": "",
@@ -234,11 +227,11 @@ def test_each_step_runs_in_a_fresh_clone(tmp_path: Path) -> None:
         assert done.returncode == 0, (step, done.stdout[-2000:], done.stderr[-4000:])
         ran.append(step.line.split()[1])
         outputs = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
-    assert ran == ["matrix", "nightly", "merge-cache", "gather", "page", "release"]
+    assert ran == ["matrix", "nightly", "merge-cache", "gather", "release", "page"]
     assert outputs["any"] == "true"
     assert "green" in (clone / "site/index.html").read_text()
     assert (clone / "out/feed.jsonl").stat().st_size > 0
-    assert not list((clone / "out").glob("*.whl")), "smoke wheels are not published"
+    assert not list((clone / "out").rglob("*.whl")), "smoke wheels are not published"
 
 
 def test_a_feed_at_an_address_is_read_and_a_missing_one_is_the_first_night(

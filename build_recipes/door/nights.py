@@ -99,7 +99,7 @@ def nightly(
     help={
         **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
         "to": "folder to write to (default: wheels/nightly/page)",
-        "wheels_url": "where wheels are downloaded from; without it their names are no links",
+        "wheels_url": "where releases are downloaded from; without it names of wheels are no links",
         "index_url": "a package index that has them, for the line to install one",
         "site_url": "where the page will be, for the feeds",
     },
@@ -165,38 +165,51 @@ def merge_cache(
     positional=[],
     iterable=["feed", "wheels"],
     help={
-        **{key: NIGHT_HELP[key] for key in ("feed", "json")},
+        **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
         "wheels": "a folder that holds wheels, however deep (repeatable)",
-        "to": "folder to copy to (default: out)",
+        "to": "folder to copy to, with a folder for each release (default: out)",
     },
 )
-def gather(c: Context, feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False) -> None:
-    """Copy the wheels of green runs into one folder, each checked against the feed: what may be published."""
+def gather(
+    c: Context, config: str = "", feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False
+) -> None:
+    """Copy the wheels of green runs into a folder, each checked against the feed: what may be published."""
     with door(json):
         from build_recipes.kit.console import emit_json, say
         from build_recipes.nightly import night as command
 
-        done = command.gather_wheels(command.Options(feeds=tuple(feed or ())), tuple(wheels or ()), to)
+        options = command.Options(config=config, feeds=tuple(feed or ()))
+        done = command.gather_wheels(options, tuple(wheels or ()), to)
         if json:
-            emit_json({"wheels": [str(path) for path in done]})
+            emit_json({"wheels": [str(path) for path in done.wheels], "refused": done.refused})
         else:
-            say(f"{len(done)} wheels in {to}")
+            say(f"{len(done.wheels)} wheels in {to}")
+        done.check()
 
 
 @task(
     auto_shortflags=False,
     positional=[],
     help={
-        "from_": "folder of files, as gather makes it",
-        "tag": "tag of the release; it is made where it is not there",
+        **{key: NIGHT_HELP[key] for key in ("config", "json")},
+        "from_": "folder that gather made",
+        "index": "also write the package index of all that is published below this folder",
         "repository": "owner/name (default: GitHub Actions' own; without one nothing is uploaded)",
     },
 )
-def release(c: Context, from_: str = "out", tag: str = "nightly", repository: str = "") -> None:
-    """Upload gathered wheels to a release on GitHub, in place of the ones that are there."""
-    with door():
-        from pathlib import Path
+def release(
+    c: Context,
+    config: str = "",
+    from_: str = "out",
+    index: str = "",
+    repository: str = "",
+    json: bool = False,
+) -> None:
+    """Bring gathered wheels to GitHub: a release for each version of vLLM, and the rolling one of main."""
+    with door(json):
+        from build_recipes.kit.console import emit_json
+        from build_recipes.nightly import night as command
 
-        from build_recipes.nightly.release import upload
-
-        upload(Path(from_), tag, repository)
+        done = command.publish(command.Options(config=config), from_, repository, index)
+        if json:
+            emit_json(done)

@@ -15,7 +15,8 @@ import time
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import requests
 import urllib3
@@ -24,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from build_recipes.kit.console import one_line
+from build_recipes.kit.data import open_regular
 from build_recipes.kit.errors import NetworkError
 
 ATTEMPTS = 6
@@ -241,11 +243,14 @@ def ask(
     *,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
+    send: bytes | Path | None = None,
     most: int = MOST_DOCUMENT,
     read: Collection[int] = (200, 206),
 ) -> Answer:
     """One document, asked for up to `ATTEMPTS` times.
 
+    :param send: what goes with the request; a file is streamed. It may arrive twice: where an answer was lost, the
+        request is made again.
     :param most: bytes that it may have.
     :param read: statuses whose body is read.
     :returns: also an answer that says no (404, 403): the caller knows what it means.
@@ -256,7 +261,10 @@ def ask(
         for attempt in range(1, ATTEMPTS + 1):
             wait = backoff(attempt)
             try:
-                with session.request(method, url, headers=headers, stream=True) as answer:
+                with (
+                    _opened(send) as data,
+                    session.request(method, url, headers=headers, data=data, stream=True) as answer,
+                ):
                     if answer.status_code not in AGAIN:
                         wanted = method != "HEAD" and answer.status_code in read
                         body = _body(answer, most) if wanted else b""
@@ -276,6 +284,10 @@ def ask(
     raise NetworkError(
         f"{one_line(url)} could not be read: {reason}", "check the network, or use --offline with a lock"
     )
+
+
+def _opened(send: bytes | Path | None) -> contextlib.AbstractContextManager[bytes | BinaryIO | None]:
+    return open_regular(send) if isinstance(send, Path) else contextlib.nullcontext(send)
 
 
 def _body(answer: requests.Response, most: int) -> bytes:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from build_recipes.kit import paths, process
 from build_recipes.kit.errors import ToolFailed
 
+DESCRIBE = "git describe --dirty --tags --long --match v[0-9]*"
+"""As in pyproject.toml: a release of wheels (``vllm-v0.33.0``) is no version of this program."""
 LOCAL = "urn:vllm-armory:builder:local"
 """The builder of what was built by hand: nobody vouches for it."""
 
@@ -26,7 +28,7 @@ def version() -> str:
         from setuptools_scm import get_version
 
         with contextlib.suppress(LookupError, OSError):  # no git, or no history: a tarball of the tree
-            return str(get_version(root=str(paths.PROJECT)))
+            return str(get_version(root=str(paths.PROJECT), git_describe_command=DESCRIBE))
     try:
         from build_recipes._version import version as found
     except ImportError:

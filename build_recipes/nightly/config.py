@@ -127,6 +127,17 @@ class Step(Model, frozen=True):
     """A failure makes the job red and ends it."""
 
 
+class Publish(Model, frozen=True):
+    """What is published, and how long it stays."""
+
+    main: int = 7
+    """Wheels of main that are kept for each device, the newest."""
+    releases: int = 0
+    """Versions of vLLM whose wheels are kept, the newest; 0 keeps all."""
+    incomplete: bool = False
+    """Also smoke and partial wheels: for rehearsals, into a repository of one's own."""
+
+
 class Config(Model, frozen=True):
     """The whole file."""
 
@@ -138,6 +149,7 @@ class Config(Model, frozen=True):
     omni: Omni = msgspec.field(default_factory=Omni)
     cache: Cache = msgspec.field(default_factory=Cache)
     page: Page = msgspec.field(default_factory=Page)
+    publish: Publish = msgspec.field(default_factory=Publish)
     suffix: str = ""
     """Ends every job's id; keeps jobs of another size (smoke) apart from the real ones."""
 
@@ -224,6 +236,8 @@ def _faults(config: Config) -> list[str]:
             field for word in step.command for _, field, _, _ in _fields(word, faults, step.name) if field
         }
         faults += [f"step {step.name}: {{{name}}} means nothing" for name in sorted(names - PLACEHOLDERS)]
+    if config.publish.main < 1 or config.publish.releases < 0:
+        faults.append("[publish] main is one or more, releases zero or more")
     if config.tags.newest < 0 or config.omni.newest < 0:
         faults.append("newest is a number of releases, zero or more")
     return faults

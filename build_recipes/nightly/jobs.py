@@ -18,7 +18,7 @@ class Job:
 
     id: str
     tag: str
-    """The release whose lock is used; for main the newest."""
+    """The release; for main the newest that has a lock, which its estimate is made from."""
     ref: str
     """What is built: the tag, or main's commit."""
     device: str
@@ -27,7 +27,7 @@ class Job:
     omni: tuple[str, ...]
     """Releases of vllm-omni it is checked with."""
     fingerprint: str
-    """Sixteen hex digits of everything the result depends on; empty where that is not known before the lock is."""
+    """Sixteen hex digits of everything the result depends on; empty where it is not run."""
     unlocked: bool
     """The tag has no lock yet."""
     estimate_s: float

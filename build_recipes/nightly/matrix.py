@@ -15,6 +15,9 @@ from packaging.version import Version
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request, parse_duration
 from build_recipes.facts import versions
+from build_recipes.facts.device import as_dict as as_facts
+from build_recipes.facts.device import device as device_named
+from build_recipes.kit import paths
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
 from build_recipes.kit.host import Host
@@ -161,7 +164,7 @@ def _job(cell: Cell, world: World, places: Places, *, here: bool) -> Job:
         runner="here" if here else runner.name,
         runs_on=tuple(runner.labels),
         omni=omni,
-        fingerprint=_fingerprint(config, plan, cell.ref, omni) if plan else "",
+        fingerprint="" if plan is None and (skip or problem) else _fingerprint(cell, plan, omni),
         unlocked=not main and not skip and not problem and plan is None,
         estimate_s=round(fit.seconds),
         estimate_from=f"the units of {fit.basis}",
@@ -217,23 +220,26 @@ def _why_not(cell: Cell, runner: Runner, fit: Fit, plan: Plan | None) -> str:
     return f"does not fit {runner.name}: {fit.lacks[0]}{more}{advice}"
 
 
-def _fingerprint(config: Config, plan: Plan, ref: str, omni: tuple[str, ...]) -> str:
+def _fingerprint(cell: Cell, plan: Plan | None, omni: tuple[str, ...]) -> str:
+    """What a job's result depends on: of a release its plan; of main, and of a tag whose lock is still to be made,
+    the commit or tag and the recipe, so that neither is built again while nothing changed."""
+    main = cell.ref != cell.tag
     facts = {
-        "plan": plan.fingerprint,
-        "ref": ref,
+        "plan": _recipe(cell.target.name) if main or plan is None else plan.fingerprint,
+        "ref": cell.ref,
         "omni": omni,
-        "steps": msgspec.to_builtins(config.step),
+        "steps": msgspec.to_builtins(cell.config.step),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fingerprint_now(config: Config, job: Job, places: Places) -> str:
-    """The fingerprint of a job on this machine once its lock is there; empty where it cannot be told."""
-    try:
-        plan = _plan(job.tag, job.device, places, Host.this(), config)
-    except ArmoryError:
-        return ""
-    return _fingerprint(config, plan, job.ref, job.omni) if plan else ""
+def _recipe(device: str) -> str:
+    """What this program does to any source for a device: its patches, its toolkit, what it knows of the device."""
+    digest = hashlib.sha256(json.dumps(as_facts(device_named(device)), sort_keys=True).encode())
+    digest.update(versions.facts().cuda_toolkit.version.encode())
+    for path in sorted(path for path in paths.PATCHES.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(paths.PATCHES).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _seen_before(job: Job, store: Store | None, *, force: bool) -> Job:

@@ -8,11 +8,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from build_recipes.build.request import parse_duration
 from build_recipes.facts import device
-from build_recipes.kit import console, http
+from build_recipes.kit import console, http, ourselves
 from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
@@ -22,6 +22,9 @@ from build_recipes.nightly.events import utc_now
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
 from build_recipes.nightly.store import Store
 from build_recipes.toolchain import distro
+
+if TYPE_CHECKING:
+    from build_recipes.nightly.gather import Gathered
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,7 @@ def page(options: Options, to: str, *, wheels_url: str = "", index_url: str = ""
     )
 
 
-def gather_wheels(options: Options, folders: tuple[str, ...], to: str) -> list[Path]:
+def gather_wheels(options: Options, folders: tuple[str, ...], to: str) -> Gathered:
     """Gather the wheels of green runs.
 
     :raises UsageError: a folder is not there.
@@ -249,5 +252,32 @@ def gather_wheels(options: Options, folders: tuple[str, ...], to: str) -> list[P
     for name in folders:
         if not Path(name).is_dir():
             raise UsageError(f"there is no folder {name}", "--wheels names a folder that holds wheels")
-    with open_store(Places.from_environment(), options.feeds) as store:
-        return gather(store, [Path(name) for name in folders], Path(to or "out").resolve())
+    config = configuration.load(configuration.find(options.config))
+    places = Places.from_environment()
+    with open_store(places, options.feeds) as store:
+        done = gather(store, [Path(name) for name in folders], Path(to or "out").resolve(), config.publish)
+        feed.sync(store, matrix.folder(places) / "feed.jsonl")
+    return done
+
+
+def publish(options: Options, source: str, repository: str, site: str) -> dict[str, Any]:
+    """Bring gathered wheels to the releases, and write the index of all that is published.
+
+    :param repository: ``owner/name``; GitHub Actions' own by default. Without one nothing is uploaded.
+    :param site: folder for the index; empty for none.
+    """
+    from build_recipes.nightly.publishing import index, release
+    from build_recipes.nightly.publishing.github import GitHub
+
+    config = configuration.load(configuration.find(options.config))
+    if not Path(source).is_dir():
+        raise UsageError(f"there is no folder {source}", "./inv gather makes it")
+    hub = GitHub.of_environment(repository)
+    if hub is None:
+        names = sorted(path.name for path in Path(source).rglob("*.whl"))
+        console.say(f"no repository is named: nothing is uploaded ({', '.join(names) or 'no wheels'})")
+        return {"uploaded": [], "deleted": [], "retired": [], "index": {}}
+    commit = ourselves.invocation().commit or ourselves.commit()
+    done = release.publish(hub, Path(source).resolve(), config.publish, commit)
+    listed = index.write(done.catalogues, done.urls, Path(site).resolve()) if site else {}
+    return {"uploaded": done.uploaded, "deleted": done.deleted, "retired": done.retired, "index": listed}

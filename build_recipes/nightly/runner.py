@@ -156,8 +156,8 @@ def run_job(night: Night, job: Job, run: str = "") -> str:
     )  # fmt: skip
 
     def close(kind: str, state: str, **more: Any) -> str:
-        fingerprint = job.fingerprint or matrix.fingerprint_now(night.config, job, night.places)
-        data = {"state": state, "seconds": round(time.monotonic() - started, 2), "fingerprint": fingerprint}
+        seconds = round(time.monotonic() - started, 2)
+        data = {"state": state, "seconds": seconds, "fingerprint": job.fingerprint}
         night.tell(kind, run, night.attempt if kind == "paused" else "", {**data, **more})
         return state
 

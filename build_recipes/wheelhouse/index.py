@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,6 @@ class Entry:
     requires_python: str
     size: int
     """Bytes."""
-    mtime: int
-    """Nanoseconds since 1970."""
 
 
 class _Known(Model, frozen=True):
@@ -100,13 +98,7 @@ def _locked(wheels: Path) -> Iterator[None]:
 
 def _write(wheels: Path) -> list[Entry]:
     entries = _entries(wheels)
-    projects = {entry.project: [one for one in entries if one.project == entry.project] for entry in entries}
-    for project, own in projects.items():
-        links = [{"href": _address(one), "attributes": _attributes(one), "text": one.file} for one in own]
-        _pages(wheels / PAGES / project, f"Links for {project}", links, _document(project, own))
-    links = [{"href": f"{name}/", "attributes": {}, "text": name} for name in projects]
-    root = {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
-    _pages(wheels / PAGES, "Simple index", links, root)
+    projects = write_pages(wheels / PAGES, entries, _address)
     known = {one.file: _Known(stamp=evidence.stamp(wheels / one.file), sha256=one.sha256) for one in entries}
     write_sealed(wheels / _HASHES, known)
     kept = {f"{entry.file}.metadata" for entry in entries}
@@ -117,6 +109,28 @@ def _write(wheels: Path) -> list[Entry]:
         if old.parent.name not in projects:
             old.unlink()
     return entries
+
+
+def write_pages(folder: Path, entries: Iterable[Entry], address: Callable[[Entry], str]) -> list[str]:
+    """Write the pages of an index: PEP 503, and PEP 691 beside it.
+
+    :param folder: ``simple``.
+    :param address: where a wheel is, as seen from its project's page or in whole; without a fragment.
+    :returns: its projects.
+    """
+    projects: dict[str, list[Entry]] = {}
+    for entry in entries:
+        projects.setdefault(entry.project, []).append(entry)
+    for project, own in projects.items():
+        links = [
+            {"href": f"{address(one)}#sha256={one.sha256}", "attributes": _attributes(one), "text": one.file}
+            for one in own
+        ]
+        _pages(folder / project, f"Links for {project}", links, _document(project, own, address))
+    links = [{"href": f"{name}/", "attributes": {}, "text": name} for name in projects]
+    root = {"meta": {"api-version": _API}, "projects": [{"name": name} for name in projects]}
+    _pages(folder, "Simple index", links, root)
+    return list(projects)
 
 
 def _entries(wheels: Path) -> list[Entry]:
@@ -170,7 +184,6 @@ def _entry(path: Path, known: _Known | None) -> Entry:
         metadata=hashlib.sha256(metadata).hexdigest(),
         requires_python=str(requires_python),
         size=status.st_size,
-        mtime=status.st_mtime_ns,
     )
 
 
@@ -180,7 +193,7 @@ def _pages(folder: Path, title: str, links: list[dict[str, Any]], document: dict
 
 
 def _address(entry: Entry) -> str:
-    return f"../../{quote(entry.file)}#sha256={entry.sha256}"
+    return f"../../{quote(entry.file)}"
 
 
 def _attributes(entry: Entry) -> dict[str, str | None]:
@@ -192,12 +205,12 @@ def _attributes(entry: Entry) -> dict[str, str | None]:
     }
 
 
-def _document(project: str, entries: list[Entry]) -> dict[str, Any]:
+def _document(project: str, entries: list[Entry], address: Callable[[Entry], str]) -> dict[str, Any]:
     """PEP 691 document (API 1.1: versions and sizes)."""
     files = [
         {
             "filename": entry.file,
-            "url": f"../../{quote(entry.file)}",
+            "url": address(entry),
             "hashes": {"sha256": entry.sha256},
             "requires-python": entry.requires_python or None,
             "size": entry.size,

@@ -16,6 +16,7 @@ from build_recipes.kit.console import duration, size
 from build_recipes.nightly.page import verdict as verdicts
 from build_recipes.nightly.page.verdict import Verdict, verdict
 from build_recipes.nightly.page.view import Cell, Night, Run, View
+from build_recipes.nightly.publishing.catalogue import release_tag
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
@@ -86,6 +87,7 @@ class Drawing:
 
     now: datetime.datetime
     wheels_url: str = ""
+    """Where releases' files are downloaded from: below it come a release's tag and a file's name."""
     index_url: str = ""
     stale_days: int = 3
     strip: int = 14
@@ -130,7 +132,8 @@ def row(shown: View, label: str, device: str, cell: Cell, how: Drawing) -> Row:
         word = Verdict(f"{word.word}, stale", "wait", verdicts.WAIT)
     marks = [mark(day, cell.nights.get(day)) for day in shown.days[-how.strip :]]
     wheel = str(run.wheel.get("name") or "") if run else ""
-    address = f"{how.wheels_url}/{quote(wheel)}" if how.wheels_url and wheel and good and not short else ""
+    release = f"{how.wheels_url}/{release_tag(label)}"
+    address = f"{release}/{quote(wheel)}" if how.wheels_url and wheel and good and not short else ""
     return Row(
         label=label,
         device=device,

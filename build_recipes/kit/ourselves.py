@@ -28,7 +28,7 @@ def version() -> str:
         from setuptools_scm import get_version
 
         with contextlib.suppress(LookupError, OSError):  # no git, or no history: a tarball of the tree
-            return str(get_version(root=str(paths.PROJECT), git_describe_command=DESCRIBE))
+            return str(get_version(root=str(paths.PROJECT), scm={"git": {"describe_command": DESCRIBE}}))
     try:
         from build_recipes._version import version as found
     except ImportError:

@@ -125,7 +125,11 @@ def test_what_the_page_says_is_in_its_text(site: Path) -> None:
 
 def test_the_line_to_install_one(rows: dict[str, Row]) -> None:
     name = rows["v0.12.0-thor"].wheel
-    assert name and rows["v0.12.0-thor"].install == f'pip install "{WHEELS}{name.text.replace("+", "%2B")}"'
+    assert (
+        name
+        and rows["v0.12.0-thor"].install
+        == f'pip install "{WHEELS}vllm-v0.12.0/{name.text.replace("+", "%2B")}"'
+    )
     indexed = install(name.text, "", drawing(index_url="https://example.org/simple/"))
     assert indexed == 'pip install "vllm==0.12.0+cu130.thor" --extra-index-url https://example.org/simple/'
     assert install("vllm.whl", "", drawing()) == ""

@@ -113,7 +113,7 @@ class Nights:
         options = Options(config=self.config, feeds=(*feeds, self.address))
         gathered = night.gather_wheels(options, feeds, str(self.root / "out"))
         done = night.publish(options, str(self.root / "out"), "", str(self.root / "site"))
-        night.page(options, str(self.root / "site"), "")
+        night.page(options, str(self.root / "site"))
         github_fake.deploy(self.fake, self.root / "site")
         self.count["files uploaded"] += len(done["uploaded"])
         self.count["files deleted"] += len(done["deleted"])

@@ -8,10 +8,13 @@ import platform
 import subprocess
 import sys
 import zipfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import provenance_reader
 import pytest
 from packaging.utils import parse_wheel_filename
+from test_wheelhouse_provenance import valid
 
 from build_recipes.formats.elf import mapped
 from build_recipes.kit.paths import PROJECT
@@ -83,6 +86,19 @@ def test_a_real_cuda_unit_holds_code_for_thor(smoke: dict[str, str]) -> None:
     assert manifest["toolchain"]["cuda"].startswith("13.0")
     assert {"P1", "P5"} <= {patch["id"] for patch in manifest["patches"]}
     assert manifest["audit"]["closure"]["symbols"] == {}
+
+
+def test_what_the_wheel_says_of_its_origin_is_true(smoke: dict[str, str]) -> None:
+    """SBOM, provenance and manifest against each other; other people's validators take the first two."""
+    wheel = Path(smoke["wheel"])
+    assert provenance_reader.faults(wheel, datetime.now(timezone.utc) - timedelta(hours=2)) == []
+    manifest, said, bom = provenance_reader.documents(wheel)
+    valid(json.dumps(bom).encode(), json.dumps(said).encode())
+    files = {row["name"] for row in manifest["files"]}
+    assert sum(name.startswith("torch-") for name in files) == 1, "one file of torch, not all of the lock"
+    assert any(name.startswith("nvidia_cuda_nvcc-") for name in files)
+    used = {name for name, tree in manifest["sources"]["trees"].items() if tree["used"]}
+    assert used < set(manifest["sources"]["trees"]), "a smoke wheel is made of few of the trees"
 
 
 def test_the_same_request_again_is_up_to_date(smoke: dict[str, str], folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from build_recipes.kit.errors import UsageError
@@ -51,6 +52,23 @@ CONTENT = ("tag", "device", "source", "torch", "cuda", "only", "without", "smoke
 def content_of(request: Request) -> dict[str, object]:
     """The part of a request that decides what is in the wheel."""
     return {key: value for key, value in request_as_dict(request).items() if key in CONTENT}
+
+
+def without_places(facts: Mapping[str, object]) -> dict[str, object]:
+    """A request or a plan as plain data, less what it says of this machine's folders."""
+    told = {key: value for key, value in facts.items() if key != "tree"}
+    if "mirrors" in told:
+        told["mirrors"] = [text.partition("=")[0] for text in facts["mirrors"]]  # type: ignore[attr-defined]
+    if told.get("source") not in (None, "sdist", "git"):
+        told["source"] = "folder"
+    if told.get("cuda") not in (None, "", "wheels"):
+        told["cuda"] = "given"
+    torch = told.get("torch")
+    if isinstance(torch, str) and torch.startswith("existing"):
+        told["torch"] = "existing"
+    if isinstance(torch, Mapping):  # of a plan
+        told["torch"] = {**torch, "version": str(torch["version"]).partition(":")[0]}
+    return told
 
 
 def parse_duration(text: str, option: str = "--time-box") -> float:

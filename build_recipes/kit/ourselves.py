@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from build_recipes.kit.errors import ToolFailed
 
 DESCRIBE = "git describe --dirty --tags --long --match v[0-9]*"
 """As in pyproject.toml: a release of wheels (``vllm-v0.33.0``) is no version of this program."""
+STARTED = time.time()
+"""Seconds since 1970: when this process began, as near as it knows."""
 LOCAL = "urn:vllm-armory:builder:local"
 """The builder of what was built by hand: nobody vouches for it."""
 

@@ -51,6 +51,8 @@ class Fetched:
     """Trees that cannot be had, and why."""
     seals: Mapping[str, str] = field(default_factory=dict)
     """What each folder holds (commit, hash): another seal is another content. vLLM itself is ``vllm``."""
+    commit: str = ""
+    """vLLM's commit, 40 digits; empty where only a part of it is known and its repository could not be asked."""
 
 
 def fetch(
@@ -81,7 +83,19 @@ def fetch(
         except (NetworkError, OfflineError, RevisionMissing, SourceIncomplete) as error:
             missing[tree.name] = str(error.args[0])
     seals = {name: _marker(into / name).read_text() for name in ("vllm", *trees)}
-    return Fetched(vllm, trees, missing, seals)
+    return Fetched(vllm, trees, missing, seals, _full_commit(lock, library))
+
+
+def _full_commit(lock: Lock, library: Library) -> str:
+    """The whole hash of a commit of which a source distribution has the beginning."""
+    known = lock.vllm.commit
+    if len(known) == 40 or not known:
+        return known
+    try:
+        found = library.resolve(lock.vllm.repository, lock.tag)
+    except (NetworkError, OfflineError, RevisionMissing):
+        return ""
+    return found if found.startswith(known) else ""
 
 
 # -- folders that are made once ------------------------------------------------------------------

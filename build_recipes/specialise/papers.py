@@ -157,5 +157,5 @@ def write_statement(story: Story, wheel: Path) -> Path:
         "resolvedDependencies": dependencies,
     }
     path = wheel.with_name(wheel.name.removesuffix(".whl") + provenance.STATEMENT)
-    write_atomic(path, provenance.slsa(wheel, definition, story.fingerprint, epoch()))
+    write_atomic(path, provenance.slsa(wheel, definition, story.fingerprint))
     return path

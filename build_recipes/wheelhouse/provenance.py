@@ -1,14 +1,16 @@
 """Where a wheel came from: a CycloneDX 1.6 document inside of it, a SLSA v1 statement beside it.
 
-Both are made from plain data and are the same bytes for the same build: identifiers come from the plan's
-fingerprint, times from SOURCE_DATE_EPOCH. The document goes into ``dist-info/sboms`` (PEP 770) and also keeps
-the request and the plan, so that `rebuild` can recreate the plan from the wheel alone.
+Both name what went into the wheel and nothing else: the trees, files and patches that were used. The document goes
+into ``dist-info/sboms`` (PEP 770); it is the same bytes for the same build (identifiers come from the plan's
+fingerprint, times from SOURCE_DATE_EPOCH) and also keeps the request and the plan, so that `rebuild` can recreate the
+plan from the wheel alone. The statement tells when and by whom: the workflow that ran, or nobody that could be asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +18,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import License
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from build_recipes.kit import ourselves
 from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.sources.lockfile import FilePin, Lock
@@ -51,8 +56,16 @@ class Inputs:
     """Name to version: nvcc, gcc, cmake, ninja, python..."""
     torch: str
     """Version of the torch it was built with."""
+    commit: str = ""
+    """vLLM's commit, 40 digits; empty where only a part of it is known."""
+    trees: Sequence[str] = ()
+    """External trees that went into it, as far as they came out of a repository."""
+    tree_wheels: Mapping[str, FilePin] = field(default_factory=dict)
+    """External trees that came out of the official wheel instead, with that wheel."""
     files: Sequence[FilePin] = ()
-    """Downloads that went into it, besides vLLM's sdist; all of the lock's for this torch where it is empty."""
+    """Downloads that went into it: torch, the CUDA toolkit, build requirements."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Reference of a part (``tree:NAME``, ``file:NAME``, ``vllm``) to its licence."""
     epoch: int = 0
     """SOURCE_DATE_EPOCH."""
     word: str = ""
@@ -63,6 +76,8 @@ class Inputs:
     """Members taken from the official wheel, with their SHA-256."""
     taken_from: FilePin | None = None
     """That wheel."""
+    started: float = 0
+    """Seconds since 1970: when the build of this wheel began, maybe nights ago."""
 
     @property
     def fingerprint(self) -> str:
@@ -71,13 +86,12 @@ class Inputs:
 
     def downloads(self) -> tuple[FilePin, ...]:
         """Files from package indexes that the build read, vLLM's sdist first."""
-        used = list(self.files)
-        if not used:
-            torch = next((pin for pin in self.lock.torch if pin.version == self.torch), None)
-            used = [pin for pin in (torch.files if torch else []) if pin.group == "torch"]
         sdist = self.lock.vllm.sdist
         first = [sdist] if sdist and self.request.get("source", "sdist") == "sdist" else []
-        return (*first, *used)
+        found = [*first, *self.tree_wheels.values(), *self.files]
+        if self.taken and self.taken_from:
+            found.append(self.taken_from)
+        return tuple({pin.filename: pin for pin in found}.values())
 
 
 def sbom(inputs: Inputs) -> bytes:
@@ -89,6 +103,7 @@ def sbom(inputs: Inputs) -> bytes:
         type=ComponentType.LIBRARY,
         bom_ref="vllm",
         purl=PackageURL("pypi", None, "vllm", version),
+        licenses=_licence(inputs.licences.get("vllm", "")),
         properties=[
             Property(name=_PREFIX + "plan", value=_plain(inputs.plan)),
             Property(name=_PREFIX + "request", value=_plain(inputs.request)),
@@ -113,7 +128,12 @@ def document(product: Component, parts: Sequence[Component], name: str, epoch: i
             timestamp=datetime.fromtimestamp(epoch, timezone.utc),
             tools=ToolRepository(
                 components=[
-                    Component(name="vllm-armory", type=ComponentType.APPLICATION, bom_ref="vllm-armory")
+                    Component(
+                        name="vllm-armory",
+                        version=ourselves.version(),
+                        type=ComponentType.APPLICATION,
+                        bom_ref="vllm-armory",
+                    )
                 ]
             ),
         ),
@@ -124,7 +144,7 @@ def document(product: Component, parts: Sequence[Component], name: str, epoch: i
     return (json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n").encode()
 
 
-def file_part(pin: FilePin) -> Component:
+def file_part(pin: FilePin, licence: str = "") -> Component:
     """A file of a package index, as a part of a document."""
     return Component(
         name=pin.project,
@@ -132,6 +152,7 @@ def file_part(pin: FilePin) -> Component:
         type=ComponentType.LIBRARY,
         bom_ref=f"file:{pin.filename}",
         purl=PackageURL("pypi", None, pin.project, pin.version, {"file_name": pin.filename}),
+        licenses=_licence(licence),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=pin.sha256)],
         external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
     )
@@ -152,29 +173,55 @@ def patch_part(patch: Mapping[str, Any]) -> Component:
 
 
 def _parts(inputs: Inputs) -> Iterator[Component]:
-    for tree in inputs.lock.trees:
+    vllm, licences = inputs.lock.vllm, inputs.licences
+    for name in inputs.trees:
+        tree = inputs.lock.tree(name)
         yield Component(
             name=tree.name,
-            version=tree.commit or tree.revision,
+            version=tree.commit,
             type=ComponentType.LIBRARY,
             bom_ref=f"tree:{tree.name}",
+            licenses=_licence(licences.get(f"tree:{tree.name}", "")),
             external_references=[_reference(ExternalReferenceType.VCS, tree.repository)],
             properties=[
                 Property(name=_PREFIX + "revision", value=tree.revision),
                 *(
                     Property(name=_PREFIX + f"submodule:{one.path}", value=f"{one.repository}@{one.commit}")
                     for one in tree.submodules
+                    if not one.skip
                 ),
             ],
         )
+    for name, pin in sorted(inputs.tree_wheels.items()):
+        tree = inputs.lock.tree(name)
+        yield Component(
+            name=name,
+            version=tree.revision,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"tree:{name}",
+            licenses=_licence(licences.get(f"tree:{name}", "")),
+            external_references=[_reference(ExternalReferenceType.DISTRIBUTION, pin.url)],
+            properties=[Property(name=_PREFIX + "from", value=pin.filename)],
+        )
     yield Component(
         name="vllm-source",
-        version=inputs.lock.vllm.commit,
+        version=inputs.commit or inputs.lock.version,
         type=ComponentType.LIBRARY,
         bom_ref="tree:vllm",
-        external_references=[_reference(ExternalReferenceType.VCS, inputs.lock.vllm.repository)],
+        licenses=_licence(licences.get("vllm", "")),
+        external_references=[_reference(ExternalReferenceType.VCS, vllm.repository)],
+        properties=[] if inputs.commit else [Property(name=_PREFIX + "commit-begins", value=vllm.commit)],
     )
-    yield from map(file_part, inputs.downloads())
+    for pin in inputs.downloads():
+        yield file_part(pin, licences.get(f"file:{pin.filename}", ""))
+    if not any(pin.project == "torch" for pin in inputs.files):
+        yield Component(
+            name="torch",
+            version=inputs.torch,
+            type=ComponentType.LIBRARY,
+            bom_ref="torch",
+            properties=[Property(name=_PREFIX + "from", value="the machine that built it")],
+        )
     for member, digest in sorted(inputs.taken.items()):
         yield Component(
             name=member,
@@ -191,6 +238,11 @@ def _parts(inputs: Inputs) -> Iterator[Component]:
         yield Component(
             name=name, version=str(version), type=ComponentType.APPLICATION, bom_ref=f"tool:{name}"
         )
+
+
+def _licence(text: str) -> list[License]:
+    """A licence as the document has it: by its SPDX identifier, else by its name."""
+    return [LicenseFactory().make_from_string(text)] if text else []
 
 
 def _reference(kind: ExternalReferenceType, url: str) -> ExternalReference:
@@ -214,16 +266,19 @@ def statement(inputs: Inputs, wheel: Path) -> bytes:
         "internalParameters": internal,
         "resolvedDependencies": list(_dependencies(inputs)),
     }
-    return slsa(wheel, definition, inputs.fingerprint, inputs.epoch)
+    return slsa(wheel, definition, inputs.fingerprint, started=inputs.started)
 
 
-def slsa(wheel: Path, definition: Mapping[str, Any], invocation: str, epoch: int) -> bytes:
+def slsa(wheel: Path, definition: Mapping[str, Any], name: str, *, started: float = 0) -> bytes:
     """An in-toto v1 statement with a SLSA v1 provenance predicate.
 
+    The builder is the workflow that this process is a step of, and its run the invocation.
+
     :param definition: ``buildDefinition`` of the predicate.
-    :param epoch: seconds since 1970.
+    :param name: the invocation where it is no workflow's.
+    :param started: seconds since 1970; this process's own start where it is 0.
     """
-    when = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    run = ourselves.invocation()
     said = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": wheel.name, "digest": {"sha256": file_sha256(wheel)}}],
@@ -231,20 +286,39 @@ def slsa(wheel: Path, definition: Mapping[str, Any], invocation: str, epoch: int
         "predicate": {
             "buildDefinition": definition,
             "runDetails": {
-                "builder": {"id": "urn:vllm-armory:builder:local"},
-                "metadata": {"invocationId": invocation, "startedOn": when, "finishedOn": when},
+                "builder": {"id": run.builder, "version": {"vllm-armory": ourselves.version()}},
+                "metadata": {
+                    "invocationId": run.url or f"urn:vllm-armory:build:{name}",
+                    "startedOn": _when(started or ourselves.STARTED),
+                    "finishedOn": _when(time.time()),
+                },
             },
         },
     }
+    if run.commit:
+        source = {"uri": f"git+{run.repository}", "digest": {"gitCommit": run.commit}, "name": "vllm-armory"}
+        definition = {**definition, "resolvedDependencies": [*definition["resolvedDependencies"], source]}
+        said["predicate"] = {**said["predicate"], "buildDefinition": definition}  # type: ignore[dict-item]
     return (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _dependencies(inputs: Inputs) -> Iterator[dict[str, Any]]:
     vllm = inputs.lock.vllm
-    yield {"name": "vllm", "uri": f"git+{vllm.repository}", "digest": {"gitCommit": vllm.commit}}
-    for tree in inputs.lock.trees:
-        if tree.commit:
-            yield {"name": tree.name, "uri": f"git+{tree.repository}", "digest": {"gitCommit": tree.commit}}
+    if inputs.commit:
+        yield {"name": "vllm", "uri": f"git+{vllm.repository}", "digest": {"gitCommit": inputs.commit}}
+    else:  # a digest is whole or none
+        yield {"name": "vllm", "uri": f"git+{vllm.repository}", "annotations": {"commitBegins": vllm.commit}}
+    for name in inputs.trees:
+        tree = inputs.lock.tree(name)
+        yield {"name": tree.name, "uri": f"git+{tree.repository}", "digest": {"gitCommit": tree.commit}}
+        for one in tree.submodules:
+            if not one.skip:
+                where = f"{tree.name}/{one.path}"
+                yield {"name": where, "uri": f"git+{one.repository}", "digest": {"gitCommit": one.commit}}
     for pin in inputs.downloads():
         yield {"name": pin.filename, "uri": pin.url, "digest": {"sha256": pin.sha256}}
     for patch in inputs.patches:

@@ -12,18 +12,21 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from build_recipes.build.compiling.costs import read_journal
 from build_recipes.build.imports import unresolved
 from build_recipes.build.plan import Plan, suffix
-from build_recipes.build.request import content_of, request_as_dict
+from build_recipes.build.request import content_of, request_as_dict, without_places
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.patch import Patched
-from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.stages.provision import Provisioned, files_used
 from build_recipes.build.whole import Completeness, Official, complete
+from build_recipes.formats.licences import of_metadata, of_text, of_tree
 from build_recipes.formats.wheel import Wheel, is_elf, required_glibc
-from build_recipes.kit import process
+from build_recipes.kit import ourselves, process
 from build_recipes.kit.console import size
 from build_recipes.kit.errors import PackageFailed
 from build_recipes.kit.once import remove_tree
+from build_recipes.sources.download import path_of
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import makeup
 from build_recipes.wheelhouse import provenance
@@ -102,12 +105,13 @@ def package(
     if found.partial and not suffix(plan.request):
         version += ".partial"
     inputs = dataclasses.replace(
-        provenance_inputs(plan, patched, made),
+        provenance_inputs(plan, fetched, patched, made, compiled),
         word=found.word,
         version=version,
         taken=found.as_dict(theirs.rows if theirs else None)["taken"],
         taken_from=theirs.pin.wheel if theirs else None,
     )
+    inputs = dataclasses.replace(inputs, licences=licences(plan, fetched, inputs))
     wheel = rewrite(
         wheels[0],
         plan.tree / "out",
@@ -139,7 +143,7 @@ def content_of_build(plan: Plan, inputs: provenance.Inputs) -> provenance.Inputs
     return dataclasses.replace(
         inputs,
         plan={key: value for key, value in inputs.plan.items() if key not in NOT_CONTENT},
-        request=content_of(plan.request),
+        request=without_places(content_of(plan.request)),
         toolchain={"nvcc": inputs.toolchain["nvcc"]},
     )
 
@@ -179,17 +183,58 @@ def renamed(wheel: Path, before: str, now: str) -> dict[str, bytes]:
         return {name: opened.text(name).replace(old, new).encode()} if name in opened.members else {}
 
 
-def provenance_inputs(plan: Plan, patched: Patched, made: Provisioned) -> provenance.Inputs:
+def provenance_inputs(
+    plan: Plan, fetched: Fetched, patched: Patched, made: Provisioned, compiled: Compiled
+) -> provenance.Inputs:
     """What the wheel's provenance is made from, as far as it is known before packaging."""
+    used = trees_used(fetched, compiled)
+    from_wheel = {
+        name: tree.from_wheel.wheel
+        for name in used
+        if (tree := plan.lock.tree(name)).from_wheel and not fetched.seals[name].startswith("git ")
+    }
     return provenance.Inputs(
         lock=plan.lock,
-        plan=plan.as_dict(),
-        request=request_as_dict(plan.request),
+        plan=without_places(plan.as_dict()),
+        request=without_places(request_as_dict(plan.request)),
         patches=[dataclasses.asdict(entry) for entry in patched.applied],
         toolchain={"nvcc": made.cuda_version, "python": "{}.{}".format(*plan.host.python)},
-        torch=plan.torch.version,
+        torch=made.torch_version,
+        commit=fetched.commit,
+        trees=[name for name in used if name not in from_wheel],
+        tree_wheels=from_wheel,
+        files=files_used(plan, made),
         epoch=plan.epoch,
+        started=began(plan),
     )
+
+
+def trees_used(fetched: Fetched, compiled: Compiled) -> list[str]:
+    """The external trees that something in the wheel was made from: they are there, and a module of theirs is made."""
+    tag, made = makeup(fetched.vllm), {name.rpartition(".")[2] for name in compiled.modules}
+    return [name for name in fetched.trees if name not in fetched.missing and made & set(tag.users(name))]
+
+
+def licences(plan: Plan, fetched: Fetched, inputs: provenance.Inputs) -> dict[str, str]:
+    """What vLLM, the trees and the downloads say of their licences, by the reference of the part."""
+    with (fetched.vllm / "LICENSE").open(encoding="utf-8", errors="replace") as stream:
+        own = of_text(stream.read())
+    found = {"vllm": own} | {f"tree:{name}": of_tree(plan.tree / "src" / name) for name in inputs.trees}
+    found |= {f"tree:{name}": own for name in inputs.tree_wheels}
+    for pin in inputs.downloads():
+        path = path_of(pin, plan.places.downloads)
+        if pin.project == "vllm":
+            found[f"file:{pin.filename}"] = own
+        elif pin.filename.endswith(".whl") and path.is_file():
+            with Wheel(path) as opened:
+                found[f"file:{pin.filename}"] = of_metadata(opened.metadata)
+    return {name: licence for name, licence in found.items() if licence}
+
+
+def began(plan: Plan) -> float:
+    """When the build of this wheel began, seconds since 1970: with its first unit, nights ago perhaps."""
+    first = next(read_journal(plan.tree / "units.jsonl"), None)
+    return min(ourselves.STARTED, first["ended"] - first["wall_s"]) if first else ourselves.STARTED
 
 
 def requirements(wheel: Path, torch: str) -> dict[str, str]:

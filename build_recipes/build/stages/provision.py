@@ -120,6 +120,49 @@ def _provision(plan: Plan) -> dict[str, object]:
     }
 
 
+def files_used(plan: Plan, made: Provisioned) -> list[FilePin]:
+    """The downloads that a build environment was made of: build requirements, the toolkit where it was assembled, and
+    torch for the device where it was not the machine's own."""
+    programs = made.python.parent
+    pins = [pin for pin in _build_pins(plan) if not _stands_in(programs / pin.project)]
+    if made.cuda_origin == "wheels":
+        machines = dict.fromkeys([plan.host.machine, *([plan.device.machine] if plan.cross else [])])
+        pins += [pin for machine in machines for pin in _toolkit_pins(plan, machine)]
+    if not plan.torch_existing:
+        pins += _torch_pins(plan) if plan.cross else _installed_pins(plan)
+    return pins
+
+
+def _stands_in(program: Path) -> bool:
+    """Whether a program of the environment is a link to one of the machine's (`_own_programs`)."""
+    return program.is_symlink() and program.parent not in program.resolve().parents
+
+
+def _build_pins(plan: Plan) -> list[FilePin]:
+    host = plan.host
+    return pick_wheels(plan.lock, "build", machine=host.machine, python=host.python, glibc=host.glibc)
+
+
+def _toolkit_pins(plan: Plan, machine: str) -> list[FilePin]:
+    return pick_wheels(plan.lock, "cuda", machine=machine, python=plan.host.python, glibc=TOOLKIT_GLIBC)
+
+
+def _torch_pins(plan: Plan) -> list[FilePin]:
+    """The torch of the device's CPU."""
+    where = {"machine": plan.device.machine, "python": plan.host.python, "glibc": plan.device_glibc}
+    return pick_wheels(plan.lock, "torch", torch=plan.torch.version, **where)  # type: ignore[arg-type]
+
+
+def _installed_pins(plan: Plan) -> list[FilePin]:
+    """torch and what it requires, for this machine."""
+    where = {"machine": plan.host.machine, "python": plan.host.python, "glibc": plan.host.glibc}
+    return [
+        pin
+        for group in ("torch", "torch-deps")
+        for pin in pick_wheels(plan.lock, group, torch=plan.torch.version, **where)  # type: ignore[arg-type]
+    ]
+
+
 def _fetch(plan: Plan, pins: list[FilePin]) -> list[Path]:
     found = fetch_files(pins, plan.places.downloads, offline=plan.request.offline, progress=True)
     return [found[pin.filename] for pin in pins]
@@ -129,9 +172,7 @@ def _environment(plan: Plan) -> Path:
     """A virtual environment with the tag's build requirements, of exactly the lock's wheels."""
     folder = plan.tree / "env"
     python = folder / "bin/python"
-    pins = pick_wheels(
-        plan.lock, "build", machine=plan.host.machine, python=plan.host.python, glibc=plan.host.glibc
-    )
+    pins = _build_pins(plan)
     own = _own_programs(plan, pins) if plan.request.offline else {}
     files = _fetch(plan, [pin for pin in pins if pin.project not in own])
     remove_tree(folder)
@@ -211,14 +252,9 @@ def _toolkit(plan: Plan, existing: Path | None) -> cuda.Toolkit:
         )
 
     def wheels(machine: str) -> list[Path]:
-        return _fetch(
-            plan,
-            pick_wheels(plan.lock, "cuda", machine=machine, python=plan.host.python, glibc=TOOLKIT_GLIBC),
-        )
+        return _fetch(plan, _toolkit_pins(plan, machine))
 
-    pins = pick_wheels(
-        plan.lock, "cuda", machine=plan.host.machine, python=plan.host.python, glibc=TOOLKIT_GLIBC
-    )
+    pins = _toolkit_pins(plan, plan.host.machine)
     version = next(pin.version for pin in pins if pin.project == "nvidia-cuda-nvcc")
     toolkit = cuda.assemble(
         plan.places.toolkits,
@@ -247,10 +283,7 @@ def _target_torch(plan: Plan) -> Path:
             "--torch existing is a torch of this machine, which is not the device", "leave --torch out"
         )
     machine, python = plan.device.machine, plan.host.python
-    glibc = plan.device_glibc
-    pins = pick_wheels(
-        plan.lock, "torch", machine=machine, python=python, glibc=glibc, torch=plan.torch.version
-    )
+    pins = _torch_pins(plan)
     if not pins:
         raise CpuTorch(
             f"the lock has no torch {plan.torch.version} for {machine} and Python {python[0]}.{python[1]}",
@@ -272,12 +305,6 @@ def _installed_torch(plan: Plan, python: Path, existing: Path | None) -> Path:
         site = process.capture([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
         (Path(site) / "existing-torch.pth").write_text(f"{existing.parent}\n")
         return existing
-    where = {"machine": plan.host.machine, "python": plan.host.python, "glibc": plan.host.glibc}
-    pins = [
-        pin
-        for group in ("torch", "torch-deps")
-        for pin in pick_wheels(plan.lock, group, torch=plan.torch.version, **where)  # type: ignore[arg-type]
-    ]
     _uv(
         plan,
         [
@@ -289,7 +316,7 @@ def _installed_torch(plan: Plan, python: Path, existing: Path | None) -> Path:
             "--no-index",
             "--python",
             python,
-            *_fetch(plan, pins),
+            *_fetch(plan, _installed_pins(plan)),
         ],
     )
     text = process.capture([python, "-c", "import importlib.util as u; print(u.find_spec('torch').origin)"])

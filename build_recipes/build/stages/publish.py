@@ -24,14 +24,18 @@ from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.stages.published import MANIFEST, Published, manifests, sealed, statement_of, whole
 from build_recipes.build.whole import Official
+from build_recipes.kit import ourselves
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import NotAWheel, NotWritable
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.sources.fetch import Fetched
+from build_recipes.sources.lockfile import lock_text
 from build_recipes.wheelhouse import provenance
 from build_recipes.wheelhouse.index import write_index
 
+LOCK = ".lock.toml"
+"""What the file name of the lock of a source of one's own adds to the wheel's, less ``.whl``."""
 MANIFEST_SCHEMA = 2
 """2: sealed, and holds the text of its provenance."""
 
@@ -80,6 +84,8 @@ def publish(built: Built) -> Published:
     facts = sealed({**manifest_of(built), "provenance": statement})
     write_atomic(statement_of(target), statement)
     write_atomic(manifest, json.dumps(facts, indent=1))
+    if built.plan.request.source not in ("sdist", "git"):  # no file of the project has its lock
+        write_atomic(manifest.with_name(source.name.removesuffix(".whl") + LOCK), lock_text(built.plan.lock))
     beside = wheels / f".{source.name}.{os.getpid()}"
     try:
         shutil.copyfile(source, beside)
@@ -106,7 +112,7 @@ def renew_index(wheels: Path) -> None:
 
 def manifest_of(built: Built) -> dict[str, Any]:
     """Plan, lock, patches, toolchain, durations and units of a build, as one JSON document."""
-    plan, made = built.plan, built.made
+    plan, made, inputs = built.plan, built.made, built.packaged.provenance
     wheel = built.packaged.wheel
     units: dict[str, dict[str, Any]] = {}
     for entry in read_journal(plan.tree / "units.jsonl"):
@@ -121,16 +127,24 @@ def manifest_of(built: Built) -> dict[str, Any]:
         "plan": plan.as_dict(),
         "request": request_as_dict(plan.request),
         "sources": {
-            "vllm": {"commit": plan.lock.vllm.commit, "source": plan.request.source},
+            "vllm": {
+                "commit": built.fetched.commit or plan.lock.vllm.commit,
+                "source": plan.request.source,
+            },
             "trees": {
                 tree.name: {
                     "repository": tree.repository,
                     "commit": tree.commit,
                     "left_out": built.fetched.missing.get(tree.name),
+                    "used": tree.name in (*inputs.trees, *inputs.tree_wheels),
                 }
                 for tree in plan.lock.trees
             },
         },
+        "files": [
+            {"name": pin.filename, "sha256": pin.sha256, "group": pin.group} for pin in inputs.downloads()
+        ],
+        "program": {"version": ourselves.version(), "commit": ourselves.commit()},
         "patches": [entry.__dict__ for entry in built.patched.applied],
         "toolchain": {
             "cuda": made.cuda_version,

@@ -65,7 +65,7 @@ def fetch_sources(plan: Plan, *, whatever: bool = False) -> Fetched:
         warn(f"{name} is left out: {reason.splitlines()[0]}")
         trees[name] = _placeholder(plan.tree / "src" / f"{name}{LEFT_OUT}", reason, tag.read.get(name, ()))
     step("fetch", f"vLLM {plan.version} and {len(got.trees)} of {len(plan.lock.trees)} external trees")
-    return Fetched(got.vllm, trees, got.missing, got.seals)
+    return Fetched(got.vllm, trees, got.missing, got.seals, got.commit)
 
 
 def refusal(plan: Plan, lacks: Sequence[Lack]) -> tuple[str, str]:

@@ -119,13 +119,14 @@ def test_what_differs_between_static_and_real(tmp_path: Path) -> None:
 
 
 def test_a_package_finds_its_own_version_where_its_tree_is_unpacked(tmp_path: Path) -> None:
-    """It may ask for its metadata, and for the `_version` that its build writes."""
+    """It may ask for its metadata, for the `_version` that its build writes, and for files beside its code."""
     bench = Bench(tmp_path)
     source = (
         "from importlib.metadata import version\nfrom ._version import __version__\n"
         "assert version('vllm-omni') == __version__ == '2.0'\n"
+        "assert open(__file__.replace('__init__.py', 'chat.jinja')).read() == 'hello'\n"
     )
-    tree = bench.tree("vllm_omni", {"__init__.py": source, "/setup.py": ""}, "2.0")
+    tree = bench.tree("vllm_omni", {"__init__.py": source, "/setup.py": "", "chat.jinja": "hello"}, "2.0")
     assert "vllm_omni._version" in tree.products
     paths = [unpack(tree, tmp_path / "tree")]
     job = Job(

@@ -83,6 +83,27 @@ def read(path: Path, package: str) -> Contents:
     return found
 
 
+def data_files(path: Path, package: str) -> Iterator[tuple[str, bytes]]:
+    """What a package's modules may open while they are imported: its files that are no code, by path.
+
+    :raises DamagedArchive: see `formats.archive.entries`.
+    """
+    top = f"{package}/"
+    if path.is_dir():
+        root = path.parent if path.name == package and (path / "__init__.py").is_file() else path
+        for item in sorted((root / package).rglob("*")):
+            data = item.is_file() and not item.name.endswith((".py", *_COMPILED))
+            if data and item.stat().st_size <= LARGEST:
+                yield item.relative_to(root).as_posix(), item.read_bytes()
+        return
+    below = 0 if path.suffix in (".whl", ".zip") else 1
+    for entry in entries(path):
+        name = "/".join(entry.path.parts[below:])
+        data = entry.kind == "file" and name.startswith(top) and not name.endswith(".py")
+        if data and _read_at_all(name, entry.size):
+            yield name, entry.read()
+
+
 def _keep(found: Contents, name: str, size: int, content: bytes | None) -> None:
     if name.startswith(f"{found.package}/"):
         if name.endswith(_COMPILED):

@@ -56,15 +56,16 @@ class Index(msgspec.Struct, array_like=True):
 class Tree:
     """One release, wheel, sdist or folder of vLLM or of a package that imports it.
 
+    :param path: where it was read.
     :param load: reads the contents again, when a file that has no summary yet is asked for.
     :param whole: parse function bodies that nothing is asked of too, so that an error in one is seen. What
         was published parses (checked over all releases), so it can do without.
     """
 
     def __init__(
-        self, index: Index, store: Store, load: Callable[[], archive.Contents], *, whole: bool
+        self, index: Index, path: Path, store: Store, load: Callable[[], archive.Contents], *, whole: bool
     ) -> None:
-        self.index, self.store, self._load, self.whole = index, store, load, whole
+        self.index, self.path, self.store, self._load, self.whole = index, path, store, load, whole
         self._contents: archive.Contents | None = None
         self.problems: dict[str, str] = dict(index.unread)
         self.modules = modules_of(index.files)
@@ -210,28 +211,29 @@ def open_tree(path: Path, package: str, store: Store, sha256: str | None = None)
 
     if not path.is_file():
         contents = load()
-        return _with(contents, make_index(contents), store, load, whole=True)
+        return _with(contents, make_index(contents), path, store, load, whole=True)
     key = bytes.fromhex(sha256 or file_sha256(path))
     kind = f"index {package} {code_digest('archive', 'tree')}"
     kept = store.get(kind, key)
     if kept is not None:
         index = msgspec.structs.replace(_INDEX.decode(kept), origin=path.name)
-        return Tree(index, store, load, whole=sha256 is None)
+        return Tree(index, path, store, load, whole=sha256 is None)
     contents = load()
     index = make_index(contents)
     store.put_many(kind, {key: _ENCODER.encode(index)})
-    return _with(contents, index, store, load, whole=sha256 is None)
+    return _with(contents, index, path, store, load, whole=sha256 is None)
 
 
 def _with(
     contents: archive.Contents,
     index: Index,
+    path: Path,
     store: Store,
     load: Callable[[], archive.Contents],
     *,
     whole: bool,
 ) -> Tree:
-    tree = Tree(index, store, load, whole=whole)
+    tree = Tree(index, path, store, load, whole=whole)
     tree._contents = contents
     return tree
 

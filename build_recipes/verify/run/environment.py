@@ -19,6 +19,7 @@ from build_recipes.kit import console, process
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
+from build_recipes.verify.read import archive
 from build_recipes.verify.read.tree import VLLM, Tree
 
 _NOT_FOR_IMPORTS = frozenset(
@@ -109,8 +110,8 @@ def _applies(line: str) -> bool:
 
 
 def unpack(tree: Tree, folder: Path) -> Path:
-    """Write the Python files of a tree below ``folder``, with its name and version as metadata: of vLLM those of a
-    build for CPUs.
+    """Write the Python and data files of a tree below ``folder``, with its name and version as metadata: of vLLM
+    those of a build for CPUs.
 
     (vLLM asks its own version for ``cpu`` to choose its platform; without it none is chosen and half of its
     modules cannot be imported. Member paths were checked when the archive was read.)
@@ -119,6 +120,10 @@ def unpack(tree: Tree, folder: Path) -> Path:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(tree.source(path))
+    for name, content in archive.data_files(tree.path, tree.package):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
     version = tree.version or "0"
     if tree.package == VLLM:
         version = f"{version.partition('+')[0]}+cpu"

@@ -93,6 +93,23 @@ def test_on_a_device(index: object, tmp_path: Path, case: tuple[str, str, str, s
     assert says in found.why
 
 
+def test_what_has_wheels_for_other_machines_alone_is_a_finding_of_its_own(
+    index: object, tmp_path: Path
+) -> None:
+    """All of them are named, and whether the rest goes together."""
+    found = _resolve(tmp_path / "a", "x86-only==1.0, new-glibc, plain", "source-only")
+    assert found.status == UNSATISFIABLE
+    assert {(e.name, e.wheels) for e in found.no_wheel} == {
+        ("x86-only", ("manylinux_2_17_x86_64",)),
+        ("new-glibc", ("manylinux_2_99_aarch64",)),
+    }
+    assert (found.count, found.from_source) == (1, ("source-only",))
+    assert "x86-only==1.0 has no wheel for it" in "; ".join(map(str, found.no_wheel))
+    conflict = _resolve(tmp_path / "b", "x86-only, plain==2.0", "plain==1.0")
+    assert conflict.status == UNSATISFIABLE and conflict.count == 0
+    assert _resolve(tmp_path / "c", "plain==2.0", "plain==1.0").no_wheel == ()
+
+
 def test_another_device_has_other_wheels(index: object, tmp_path: Path) -> None:
     assert _resolve(tmp_path / "a", "x86-only", "", name="h200").status == RESOLVED
     assert _resolve(tmp_path / "b", "arm-only", "", name="h200").status == UNSATISFIABLE

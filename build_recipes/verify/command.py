@@ -106,9 +106,10 @@ def verify(options: Options) -> None:
     if verdict == UNDECIDED:
         raise unread_error(report)
     if needs is not None and needs.status == UNSATISFIABLE:
+        why = "; ".join(map(str, needs.no_wheel)) or needs.why
         raise OmniBreaks(
             f"{report.package} {report.omni} and vLLM {report.vllm} cannot be installed together on "
-            f"{options.device} ({needs.platform}, Python {needs.python}): {needs.why}",
+            f"{options.device} ({needs.platform}, Python {needs.python}): {why}",
             "--matrix shows the pairs without a break; another --device, or another version",
         )
 
@@ -149,6 +150,11 @@ def _show_requirements(needs: Requirements | None) -> None:
     if needs.status == requirements.RESOLVED:
         built = f"; without a wheel: {', '.join(needs.from_source)}" if needs.from_source else ""
         console.say(f"requirements: {needs.count} distributions go together {where}{built}")
+    elif needs.no_wheel:
+        for lacking in needs.no_wheel:
+            console.say(f"requirements: no wheel {where}: {lacking}")
+        if needs.count:
+            console.say(f"requirements: the other {needs.count} distributions go together")
     elif needs.status == UNSATISFIABLE:
         console.say(f"requirements: cannot be installed {where}: {needs.why}")
     else:

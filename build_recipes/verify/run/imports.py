@@ -180,9 +180,8 @@ def _fault(line: dict[str, object], frames: list[tuple[str, int]], package: str)
         return BY_ENVIRONMENT, ""
     absent = _NO_ATTRIBUTE.search(message)
     if absent:
-        return _owner(absent[1], package) if "." in absent[1] or absent[
-            1
-        ] == VLLM else BY_VLLM, f"{absent[1]}.{absent[2]}"
+        named = "." in absent[1] or absent[0].startswith("module")  # a class is told by its last name alone
+        return _owner(absent[1], package) if named else BY_VLLM, f"{absent[1]}.{absent[2]}"
     last = max((i for i, (name, _) in enumerate(frames) if f"/{package}/" in name), default=-1)
     beyond = [name for name, _ in frames[last + 1 :]]
     if any("/vllm/" in name for name in beyond):

@@ -30,7 +30,27 @@ _NOT_OFFLINE = re.compile(
 _NO_WHEELS = re.compile(
     r"\b([A-Za-z0-9][\w.-]*?)(?:\[[^\]]*\])?(?:[=<>~!]=?\S+)? has no (?:usable )?wheels(?! with)"
 )
+_OTHER_WHEELS = re.compile(
+    r"\b([A-Za-z0-9][\w.-]*?)(?:\[[^\]]*\])?((?:[=<>~!]=?[^\s,]+,?)*) ha(?:s|ve) no wheels with a matching"
+)
+_HINT = re.compile(
+    r"Wheels are available for `([\w.-]+)` \(v([^)]+)\) [^:]*: ((?:`[^`]+`(?:, and |, | and )?)+)"
+)
 _SECONDS = 300.0
+
+
+class Lacking(msgspec.Struct, frozen=True):
+    """A distribution that has wheels, and none for the device."""
+
+    name: str
+    version: str
+    """As uv names it (``==0.0.1``); empty where it means all versions."""
+    wheels: tuple[str, ...]
+    """Tags of the wheels that there are, as far as uv tells them."""
+
+    def __str__(self) -> str:
+        there = f" (there are some for {', '.join(self.wheels)})" if self.wheels else ""
+        return f"{self.name}{self.version} has no wheel for it{there}"
 
 
 class Requirements(msgspec.Struct, frozen=True):
@@ -45,6 +65,9 @@ class Requirements(msgspec.Struct, frozen=True):
     """The resolver's own words, where it found no way."""
     count: int = 0
     """Number of distributions that would be installed."""
+    no_wheel: tuple[Lacking, ...] = ()
+    """Distributions that are published as wheels for other machines alone: with these left out, the others were
+    resolved."""
     from_source: tuple[str, ...] = ()
     """Distributions that are published without a wheel: they are built where they are installed."""
 
@@ -83,10 +106,13 @@ def resolve(package: Tree, vllm: Tree, device: Device, python: str, *, offline: 
         words += ["--python-platform", platform, "--python-version", python, "--override", str(left_out)]
         words += [*["--offline"] * offline, str(asked), "--output-file", str(asked.with_suffix(".txt"))]
         environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-        deadline, sources = time.monotonic() + _SECONDS, list[str]()
+        deadline, sources, lacking, first = time.monotonic() + _SECONDS, list[str](), list[Lacking](), ""
         while True:
             left_out.write_text(
-                "".join(f"{name} ; python_version < '3'\n" for name in sources), encoding="utf-8"
+                "".join(
+                    f"{name} ; python_version < '3'\n" for name in (*sources, *(e.name for e in lacking))
+                ),
+                encoding="utf-8",
             )
             try:
                 ended = process.run(words, env=environment, deadline=deadline)
@@ -95,10 +121,26 @@ def resolve(package: Tree, vllm: Tree, device: Device, python: str, *, offline: 
             if ended.ok:
                 chosen = asked.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
                 count = sum("==" in line for line in chosen)
-                return Requirements(RESOLVED, platform, python, count=count, from_source=tuple(sources))
+                status = UNSATISFIABLE if lacking else RESOLVED
+                return Requirements(status, platform, python, first, count, tuple(lacking), tuple(sources))
             why = " ".join(" ".join(ended.tail).split())
-            bare = _NO_WHEELS.search(why)
-            if bare is None or bare[1] in sources or len(sources) > 20:
-                status = UNKNOWN if _NOT_OFFLINE.search(why) else UNSATISFIABLE
-                return Requirements(status, platform, python, why, from_source=tuple(sources))
-            sources.append(bare[1])
+            other, bare = _lacking(why), _NO_WHEELS.search(why)
+            if other is not None and other.name not in {e.name for e in lacking} and len(lacking) < 20:
+                first = first or why
+                lacking.append(other)
+            elif bare is not None and bare[1] not in sources and len(sources) <= 20:
+                sources.append(bare[1])
+            else:
+                status = UNKNOWN if _NOT_OFFLINE.search(why) and not lacking else UNSATISFIABLE
+                return Requirements(status, platform, python, first or why, 0, tuple(lacking), tuple(sources))
+
+
+def _lacking(why: str) -> Lacking | None:
+    """The distribution that has wheels for other machines alone, in uv's words."""
+    found = _OTHER_WHEELS.search(why)
+    if found is None:
+        return None
+    tags = [
+        tag for name, _, listed in _HINT.findall(why) if name == found[1] for tag in listed.split("`")[1::2]
+    ]
+    return Lacking(found[1], found[2].rstrip(","), tuple(tags))

@@ -50,6 +50,18 @@ def _run(tmp_path: Path, omni: dict[str, str], vllm: dict[str, str] = VLLM, limi
         ("import vllm.config\nvllm.config.Gone", "vllm", "vllm.config.Gone"),
         ("from vllm.config import Base\nBase.gone", "vllm", "Base.gone"),
         ("from vllm.config import Base\nBase(1)", "vllm", ""),
+        (
+            "from vllm.config import Base\nclass B(Base, metaclass=type('M', (type,), {})): ...\nB(1)",
+            "vllm",
+            "",
+        ),
+        (
+            "import vllm.config\nimport enum\nclass C(enum.Enum):\n    def __init__(self, a): int([])\n    A = 1",
+            "own-bug",
+            "",
+        ),
+        ("int([])", "own-bug", ""),
+        ("import sys\nsys.gone", "other-dependency", "sys.gone"),
         ("from vllm_omni.good import nothing", "own-bug", "vllm_omni.good.nothing"),
         ("raise ValueError('its own')", "own-bug", ""),
         ("import no_such_project", "other-dependency", "no_such_project"),

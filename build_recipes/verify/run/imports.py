@@ -189,7 +189,8 @@ def _fault(line: dict[str, object], frames: list[tuple[str, int]], package: str)
     if isinstance(bases, list) and "ImportError" in bases:
         return BY_OTHER, ""
     fits_not = error in ("KeyError", "AttributeError") or (error == "TypeError" and _FIT.search(message))
-    if fits_not and all("dataclasses" in name or "/pydantic/" in name for name in beyond):
+    made_of_it = VLLM in line.get("uses", [VLLM])  # type: ignore[operator]
+    if fits_not and made_of_it and all("dataclasses" in name or "/pydantic/" in name for name in beyond):
         return BY_VLLM, ""  # a class or a call made of vLLM's parts that does not fit them any more
     if error == "TypeError" and not beyond and "NoneType" in message:
         return BY_ENVIRONMENT, ""  # what a machine without a GPU has as None

@@ -105,13 +105,13 @@ def attempt(module: str, seconds: int) -> dict[str, Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a module may call sys.exit
-        failure = describe(error)
+        failure = describe(error, module.partition(".")[0])
     finally:
         signal.alarm(0)
     return {"module": module, "seconds": round(time.monotonic() - started, 3), **failure}
 
 
-def describe(error: BaseException) -> dict[str, Any]:
+def describe(error: BaseException, package: str) -> dict[str, Any]:
     """Class, text and place of an exception; of its causes the first."""
     frames = [
         [frame.filename, frame.lineno]
@@ -124,7 +124,26 @@ def describe(error: BaseException) -> dict[str, Any]:
         "message": str(error)[:600],
         "name": getattr(error, "name", None) if isinstance(error, ImportError) else None,
         "frames": frames[-12:],
+        "uses": _uses(error, package),
     }
+
+
+def _uses(error: BaseException, package: str) -> list[str]:
+    """Packages that the code which failed has something of, by the names in it: the last function of the package
+    itself, and what it called."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [i for i, frame in enumerate(frames) if f"/{package}/" in frame.f_code.co_filename]
+    tops: set[str] = set()
+    for frame in frames[own[-1] if own else -1 :]:
+        code, found = frame.f_code, {**frame.f_globals, **frame.f_locals}
+        names = {*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars}
+        for value in [found[name] for name in names if name in found]:
+            kinds = value.__mro__ if isinstance(value, type) else (value, *type(value).__mro__)
+            modules: list[object] = [vars(kind).get("__module__") for kind in kinds if isinstance(kind, type)]
+            if isinstance(value, (types.ModuleType, types.FunctionType)):
+                modules.append(value.__name__ if isinstance(value, types.ModuleType) else value.__module__)
+            tops.update(module.partition(".")[0] for module in modules if isinstance(module, str))
+    return sorted(tops)
 
 
 def _shell(package: str, paths: list[str]) -> None:

@@ -94,6 +94,15 @@ def test_a_package_that_fails_hides_nothing_below_it(tmp_path: Path) -> None:
     ]
 
 
+def test_an_import_hook_of_the_package_is_not_where_it_fails(tmp_path: Path) -> None:
+    hook = (
+        "import builtins\nold = builtins.__import__\ndef hooked(*a, **k):\n    return old(*a, **k)\n"
+        "builtins.__import__ = hooked"
+    )
+    found = _run(tmp_path, {"a.py": hook, "b.py": "x = 1\nfrom vllm.config import gone"})
+    assert [(f.module, f.file, f.line) for f in found.failures] == [("vllm_omni.b", "vllm_omni/b.py", 2)]
+
+
 def test_a_crash_costs_one_module(tmp_path: Path) -> None:
     crash = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)"
     found = _run(tmp_path, {"a.py": crash, "b.py": "import vllm.gone", "c.py": "raise SystemExit(3)"})

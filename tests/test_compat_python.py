@@ -281,6 +281,29 @@ CASES: dict[str, tuple[Files, Files]] = {
         },
         {**A, "__init__.py": "from .version import __version__", "version.py": "__version__ = '0.12.0'"},
     ),
+    "whether vllm is there": (
+        {
+            "there.py": "from packaging.version import Version\nimport importlib.util\n"
+            "def is_vllm_available(min_version=None):\n    if importlib.util.find_spec('vllm') is None:\n"
+            "        return False\n    import vllm\n"
+            "    return min_version is None or Version(vllm.__version__) >= Version(min_version)\n",
+            **{
+                f"w{number}.py": f"from .there import is_vllm_available\nif {test}:\n    from vllm.a import X\n"
+                for number, test in enumerate(
+                    (
+                        "is_vllm_available()",
+                        "not is_vllm_available()",
+                        "is_vllm_available(min_version='0.13')",
+                        "is_vllm_available(min_version='0.11')",
+                        "is_vllm_available('0.12.0')",
+                        "not is_vllm_available('0.12.1')",
+                        "is_vllm_available() and not is_vllm_available('0.11')",
+                    )
+                )
+            },
+        },
+        {**A, "__init__.py": "from .version import __version__", "version.py": "__version__ = '0.12.0'"},
+    ),
     "what is asked before": (
         {
             "w1.py": "import vllm.a\nif hasattr(vllm.a, 'X'):\n    from vllm.b import gone\nelse:\n    from vllm.a import Y",

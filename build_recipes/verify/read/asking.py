@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from build_recipes.verify.read.constants import Effort, Names, NotConstant, Ref
-from build_recipes.verify.read.syntax import dotted
+from build_recipes.verify.read.syntax import PRESENT, dotted, text_of
 
 NAME, OPAQUE = "_", "_unknown"
 """Function that stands for a name of a package, and name that stands for what cannot be told."""
@@ -53,6 +53,8 @@ def _written(node: Any, names: Names, local: frozenset[str], effort: Effort) -> 
         return _name(node, names, local, effort)
     if not isinstance(node, ast.AST):
         return node
+    if isinstance(node, ast.Call) and dotted(node.func)[-1:] in PRESENT:
+        return _at_least(node)
     if not isinstance(node, _KEPT):
         return ast.Name(OPAQUE, ast.Load())
     if isinstance(node, (ast.GeneratorExp, ast.ListComp)):
@@ -61,6 +63,16 @@ def _written(node: Any, names: Names, local: frozenset[str], effort: Effort) -> 
     return type(node)(
         **{name: _written(value, names, local, effort) for name, value in ast.iter_fields(node)}
     )
+
+
+def _at_least(node: ast.Call) -> ast.expr:
+    """``is_vllm_available("0.9")`` as what it asks."""
+    wanted = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "min_version")]
+    if len(wanted) != 1 or len(node.args) + len(node.keywords) != 1 or text_of(wanted[0]) is None:
+        return ast.Name(OPAQUE, ast.Load())
+    text = f"{NAME}('packaging.version:Version')({NAME}('vllm').__version__)"
+    text += f" >= {NAME}('packaging.version:Version')({text_of(wanted[0])!r})"
+    return ast.parse(text, mode="eval").body
 
 
 def _name(node: ast.Name, names: Names, local: frozenset[str], effort: Effort) -> ast.expr:

@@ -68,6 +68,11 @@ def source_module(statement: ast.ImportFrom) -> str:
     return "." * statement.level + (statement.module or "")
 
 
+PRESENT = (["is_vllm_available"], ["is_vllm_installed"])
+"""Functions that ask whether there is a vLLM: where a pair is judged there is one. Their argument is the oldest
+version that will do (transformers' convention, which trl, verl and others follow)."""
+
+
 def truth(test: ast.expr) -> int:
     """What a branch's condition is known to be, on a CUDA machine that runs a recent Python."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -79,7 +84,10 @@ def truth(test: ast.expr) -> int:
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         return _compared(test)
     if isinstance(test, ast.Call):
-        return _predicate(dotted(test.func)[-1:])
+        last = dotted(test.func)[-1:]
+        if last in PRESENT:
+            return UNKNOWN if test.args or test.keywords else TRUE_HERE
+        return _predicate(last)
     last = dotted(test)[-1:]
     return FALSE if last == ["TYPE_CHECKING"] else UNKNOWN
 

@@ -7,6 +7,7 @@ known, so that a crash shows which module it was.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -113,10 +114,12 @@ def attempt(module: str, seconds: int) -> dict[str, Any]:
 
 def describe(error: BaseException, package: str) -> dict[str, Any]:
     """Class, text and place of an exception; of its causes the first."""
+    hook = getattr(builtins.__import__, "__code__", None)  # a package may have put its own there
+    walked = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     frames = [
-        [frame.filename, frame.lineno]
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
+        [code.co_filename, line]
+        for code, line in walked
+        if "importlib" not in code.co_filename and code.co_filename != __file__ and code is not hook
     ]
     return {
         "error": type(error).__name__,

@@ -23,7 +23,7 @@ from build_recipes.nightly import compiler_cache, matrix
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly.config import Config
 from build_recipes.nightly.fit import judge
-from build_recipes.nightly.night import Options, as_matrix, open_store, show_matrix
+from build_recipes.nightly.night import Options, as_matrix, merge_cache, open_store, show_matrix
 
 NIGHT = configuration.load(configuration.find("nightly"))
 ARM64 = next(one for one in NIGHT.runner if one.name == "arm64")
@@ -222,6 +222,18 @@ def test_jobs_of_a_device_share_one_cache_that_stays_below_its_size(tmp_path: Pa
     assert again.gained == 0, "nothing to save"
     cut = compiler_cache.merge(shared, [], again.bytes // 2)
     assert cut.removed and cut.bytes <= again.bytes // 2
+
+
+def test_a_device_whose_jobs_handed_nothing_over_keeps_its_cache(
+    places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = places.cache / "ccache/a/b" / ("0" * 30 + "R")
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(b"x" * 100)
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "out"))
+    done = merge_cache((str(tmp_path / "none"),), "1G", github=True)
+    assert (done.gained, done.entries, done.bytes, done.removed) == (0, 1, 100, 0)
+    assert (tmp_path / "out").read_text() == "changed=false\n"
 
 
 def test_a_size_is_ccaches() -> None:

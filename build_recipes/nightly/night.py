@@ -158,13 +158,14 @@ def _github_output(document: dict[str, Any]) -> None:
 
 
 def merge_cache(gains: tuple[str, ...], size: str, *, github: bool) -> compiler_cache.Merged:
-    """Merge what jobs gained into this machine's compiler cache.
+    """Merge what jobs gained into this machine's compiler cache. A folder that is not there is a job that handed
+    nothing over, and no error: it is as red as it is.
 
-    :raises UsageError: a folder is not there, or ``size`` is no size.
+    :raises UsageError: ``size`` is no size.
     """
     for name in gains:
         if not Path(name).is_dir():
-            raise UsageError(f"there is no folder {name}", "--gain names one that nightly --cache-gain wrote")
+            console.warn(f"{name} is not there: no job handed anything over")
     limit = compiler_cache.parse_size(size)
     cache = Places.from_environment().cache / "ccache"
     done = compiler_cache.merge(cache, [Path(name) for name in gains], limit)

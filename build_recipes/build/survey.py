@@ -3,7 +3,8 @@
 A cell is a tag and a device. It goes the way of a build (lock, fetch, patch, provision, configure) and stops before
 the first unit: what is compiled then, for which targets, and whether the device loads them, is read from the graph.
 Cells are kept as JSON in the build folder; one that came to the end is not made again unless its plan changed. All
-cells of a tag share one tree.
+cells share one tree, so sources and environment are made once where they are the same. Nothing is built on it, so
+no evidence is kept of what CMake leaves.
 """
 
 from __future__ import annotations
@@ -105,24 +106,16 @@ def survey(
 ) -> list[Cell]:
     """Go through all pairs; those that were done before are read. A cell that stops does not stop the others."""
     found: list[Cell] = []
+    tree = places.build / "survey/tree"
     for tag in tags:
-        tree = places.build / "survey" / tag
-        before = len(found)
         for name in names:
             kept = places.build / "survey/cells" / f"{tag}-{name}.json"
             request = Request(tag=tag, device=name, mirrors=tuple(mirrors), offline=offline, allow=("gcc",))
             cell = _cell(request, places, tree, kept)
             found.append(cell)
             say(f"{tag} {name}: {one_line(cell)}")
-        if any(cell.seconds for cell in found[before:]) and all(
-            _kept(places, cell) for cell in found[before:]
-        ):
-            remove_tree(tree)
+    remove_tree(tree)
     return found
-
-
-def _kept(places: Places, cell: Cell) -> bool:
-    return (places.build / "survey/cells" / f"{cell.tag}-{cell.device}.json").is_file()
 
 
 def read_cells(places: Places) -> list[Cell]:
@@ -185,7 +178,10 @@ def _walk(plan: Plan, cell: Cell) -> None:
     made = provision(plan)
     cell.stage = "configure"
     environment = compiling.build_environment(plan, fetched, made)
-    folder = compiling.configure(plan, fetched, made, environment)
+    folder = plan.tree / "cmake"
+    remove_tree(folder)
+    remove_tree(plan.tree / "deps")
+    compiling.run_cmake(plan, made, compiling.cmake_arguments(plan, fetched, made), environment)
     cell.stage = "units"
     read_units(plan, fetched, folder, made.python.parent / "ninja", cell)
     cell.stage = "done"

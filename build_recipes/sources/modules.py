@@ -121,20 +121,35 @@ def makeup(root: Path, scan: Scan | None = None) -> Makeup:
     :param scan: opens external trees too, so that modules that only those define are told more exactly.
     :raises BadData: setup.py is no Python, or CMake cannot be read, or says nothing of a module of setup.py.
     """
-    scan = scan or Scan()
-    declared = scan.project(reader(root))
+    if scan is None and root in _KNOWN:
+        texts, known = _KNOWN[root]
+        if all(reader(root)(path) == text for path, text in texts.items()):
+            return known
+    texts = {}
+
+    def read(path: str) -> str | None:
+        texts[path] = text = reader(root)(path)
+        return text
+
+    outside, scan = scan is not None, scan or Scan()
+    declared = scan.project(read)
     cmake = _Project(scan.calls, [entry.name for entry in declared])
-    read = reader(root)
     modules = [cmake.module(name, optional) for name, optional in extensions(read)]
-    rust = rust_programs(root)
-    return Makeup(
+    rust = rust_programs(root, read)
+    made = Makeup(
         (*modules, *(module for module, _ in rust)),
         tuple(declared),
         cmake.configure_reads(),
         {module.target: crate for module, crate in rust},
         cmake.linked(),
     )
+    if not outside:
+        _KNOWN[root] = (texts, made)
+    return made
 
+
+_KNOWN: dict[Path, tuple[dict[str, str | None], Makeup]] = {}
+"""Folder to the files that were read and what they make up: a build asks several times, and each takes a CPU second."""
 
 # -- setup.py ------------------------------------------------------------------------------------
 
@@ -154,9 +169,9 @@ def extensions(read: Read) -> list[tuple[str, bool]]:
     return list(found.items())
 
 
-def rust_programs(root: Path) -> list[tuple[Module, Crate]]:
+def rust_programs(root: Path, read: Read | None = None) -> list[tuple[Module, Crate]]:
     """What setuptools-rust builds: the ``RustExtension`` calls of setup.py and of the tools it imports."""
-    read, found = reader(root), dict[str, tuple[Module, Crate]]()
+    read, found = read or reader(root), dict[str, tuple[Module, Crate]]()
     tools = sorted(path.relative_to(root).as_posix() for path in root.glob("tools/*.py"))
     for path in ("setup.py", *tools):
         if "RustExtension" not in (read(path) or "") and "RustBin" not in (read(path) or ""):

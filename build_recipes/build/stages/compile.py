@@ -108,15 +108,12 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
     }
 
 
-def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapping[str, str]) -> Path:
-    """Run CMake, unless the tree is configured with the same arguments.
-
-    :raises ConfigureFailed: with CMake's own last words.
-    """
+def cmake_arguments(plan: Plan, fetched: Fetched, made: Provisioned) -> list[str]:
+    """What CMake is called with."""
     folder = plan.tree / "cmake"
     launcher = [str(made.python), "-I", "-S", str(_launcher(plan))]
     cache = ccache.launcher(plan.request.cache)
-    arguments = [
+    return [
         *("-S", str(fetched.vllm), "-B", str(folder), "-G", "Ninja"),
         f"-DCMAKE_BUILD_TYPE={plan.request.build_type}",
         "-DVLLM_TARGET_DEVICE=cuda",
@@ -143,16 +140,19 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         ),
         *([f"-DCMAKE_TOOLCHAIN_FILE={made.toolchain_file}"] if made.toolchain_file else []),
     ]
-    log = plan.tree / "logs/configure.log"
+
+
+def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapping[str, str]) -> Path:
+    """Run CMake, unless the tree is configured with the same arguments.
+
+    :raises ConfigureFailed: with CMake's own last words.
+    """
+    folder = plan.tree / "cmake"
+    arguments = cmake_arguments(plan, fetched, made)
 
     def work() -> dict[str, str]:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.unlink(missing_ok=True)
         _clear(plan.tree, folder)
-        done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
-        if not done.ok:
-            words = "\n".join(line for line in done.tail[-30:] if line.strip())
-            raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
+        run_cmake(plan, made, arguments, environment)
         return {"folder": str(folder), "build": str(folder / "build.ninja")}
 
     seal = {
@@ -175,6 +175,22 @@ def configure(plan: Plan, fetched: Fetched, made: Provisioned, environment: Mapp
         ),  # ninja runs CMake again where its output looks older than its input
     )
     return folder
+
+
+def run_cmake(
+    plan: Plan, made: Provisioned, arguments: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    """Run CMake, its words in a log of their own.
+
+    :raises ConfigureFailed: with CMake's own last words.
+    """
+    log = plan.tree / "logs/configure.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
+    if not done.ok:
+        words = "\n".join(line for line in done.tail[-30:] if line.strip())
+        raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
 
 
 def _configured(tree: Path) -> list[str]:

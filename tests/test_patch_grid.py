@@ -17,7 +17,7 @@ def test_the_grid_of_all_versions() -> None:
     versions = document["versions"]
     assert len(versions) == 34
     for version in versions:
-        for patch in ("P1", "P2", "P3", "P4", "P5", "P7", "P8", "P10", "P11"):
+        for patch in ("P1", "P2", "P3", "P4", "P5", "P7", "P8", "P10", "P11", "P12"):
             cell = found[version, patch]
             allowed = {"applies", "upstream"} | ({"not here"} if patch in EXTERNAL else set())
             assert cell["state"] in allowed, cell
@@ -30,5 +30,6 @@ def test_the_grid_of_all_versions() -> None:
     assert upstream["P3"] == versions[2:]
     assert upstream["P10"] == ["0.10.2", *versions[versions.index("0.19.0") :]]
     assert upstream["P11"] == versions[: versions.index("0.28.0")]
+    assert upstream["P12"] == versions[: versions.index("0.32.0")]
     assert [v for v in versions if ("P6" in {p for w, p in found if w == v})] == ["0.10.2", "0.11.0"]
     assert not [cell for cell in document["cells"] if cell["state"] in states.BAD]

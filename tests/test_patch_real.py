@@ -15,7 +15,7 @@ from build_recipes.patching.intents import cmake
 
 PLACES = Places.from_environment()
 pytestmark = pytest.mark.network
-ALL = ["P1", "P2", "P3", "P4", "P5", "P7", "P8", "P9", "P10", "P11"]
+ALL = ["P1", "P2", "P3", "P4", "P5", "P7", "P8", "P9", "P10", "P11", "P12"]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def test_what_the_unpatched_tree_does_wrong_is_seen(pristine: Path) -> None:
         in found["loads-in-family"].why
     )
     assert found["loads-on-orin"].holds  # the kernel came with 0.28.0
+    assert found["older-gcc-configures"].holds  # the check came with 0.32.0
     kernels = found["no-empty-kernels"].why
     assert "on 110, cutlass_scaled_mm_azp calls cutlass_scaled_mm_azp_sm80" in kernels
     assert "enable_sm100_only leaves sm100 kernels empty for __CUDA_ARCH__ 1100" in kernels
@@ -70,3 +71,12 @@ def test_cmake_is_evaluated_as_a_build_would(pristine: Path) -> None:
     assert seen.codes("csrc/cache_kernels.cu") == {"sm_110"}
     assert "ENABLE_SCALED_MM_SM100" in seen.definitions and "ENABLE_SCALED_MM_SM90" not in seen.definitions
     assert all(seen.codes(unit) for name in seen.modules for unit in seen.units(name))
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0"])
+def test_gcc_12_configures_once_patched(version: str, tmp_path: Path) -> None:
+    tree = tmp_path / "vllm"
+    shutil.copytree(trees.vllm_tree(version, PLACES), tree)
+    assert "GCC >= 13 is required" in intents.check("older-gcc-configures", {"vllm": tree}).why
+    apply_series({"vllm": tree}, f"v{version}", device("thor"))
+    assert intents.check("older-gcc-configures", {"vllm": tree}).holds

@@ -66,6 +66,7 @@ def intents() -> dict[str, Intent]:
         "native-fa2-datacenter": Intent(modules.native_fa2_datacenter, flash),
         "loads-in-family": Intent(targets.in_family, {"vllm": _VLLM_CMAKE}),
         "loads-on-orin": Intent(targets.on_orin, {"vllm": _VLLM_CMAKE}),
+        "older-gcc-configures": Intent(targets.older_gcc, {"vllm": _VLLM_CMAKE}),
         "no-empty-kernels": Intent(
             kernels.no_empty_kernels, {"vllm": (*_VLLM_CMAKE, *guards, "csrc/**/scaled_mm_entry.cu")}
         ),

@@ -100,22 +100,29 @@ class Evaluation:
 
 
 def evaluate(
-    tree: Path, archs: str, *, nvcc: str = "13.0.88", given: bool = False, external: tuple[str, ...] = ()
+    tree: Path,
+    archs: str,
+    *,
+    nvcc: str = "13.0.88",
+    given: bool = False,
+    external: tuple[str, ...] = (),
+    compiler: tuple[str, str] | None = None,
 ) -> Evaluation:
     """Evaluate the CMakeLists.txt of ``tree``; trees that are alike to CMake are evaluated once.
 
     :param archs: architectures, ``11.0`` or ``8.7;9.0``, as TORCH_CUDA_ARCH_LIST has them.
     :param given: hand them over as CUDA_ARCHS, as vLLM does to the trees it includes, not as flags of torch.
     :param external: names of ``cmake/external_projects`` files that are evaluated with it.
+    :param compiler: CMake's id and the version of the C++ compiler, ``GNU`` and ``12.2.0``; unknown where it is None.
     :raises ConfigureFailed: cmake stopped.
     """
-    key = (_inputs(tree), archs, nvcc, given, external)
+    key = (_inputs(tree), archs, nvcc, given, external, compiler)
     if key not in _known:
-        _known[key] = _evaluate(tree, archs, nvcc, given, external)
+        _known[key] = _evaluate(tree, archs, nvcc, given=given, external=external, compiler=compiler)
     return _known[key]
 
 
-_known: dict[tuple[str, str, str, bool, tuple[str, ...]], Evaluation] = {}
+_known: dict[tuple[object, ...], Evaluation] = {}
 
 
 def _inputs(tree: Path) -> str:
@@ -129,11 +136,20 @@ def _inputs(tree: Path) -> str:
     return digest.hexdigest()
 
 
-def _evaluate(tree: Path, archs: str, nvcc: str, given: bool, external: tuple[str, ...]) -> Evaluation:
+def _evaluate(
+    tree: Path,
+    archs: str,
+    nvcc: str,
+    *,
+    given: bool,
+    external: tuple[str, ...],
+    compiler: tuple[str, str] | None,
+) -> Evaluation:
     gencode = " ".join(
         f"-gencode arch=compute_{a},code=sm_{a}" for a in (x.replace(".", "") for x in archs.split(";"))
     )
     found = Evaluation()
+    named = dict(zip(("ID", "VERSION"), compiler or (), strict=False))
     with tempfile.TemporaryDirectory(prefix="armory-cmake-") as name:
         folder = Path(name)
         script = folder / "evaluate.cmake"
@@ -150,6 +166,7 @@ def _evaluate(tree: Path, archs: str, nvcc: str, given: bool, external: tuple[st
                 *(f"-D{name}_SOURCE_DIR=/{name}" for name in external),
                 *([f"-DCUTLASS_INCLUDE_DIR={folder}"] if external else []),
                 *([f"-DCUDA_ARCHS={archs}"] if given else []),
+                *(f"-DCMAKE_CXX_COMPILER_{key}={value}" for key, value in named.items()),
                 "-P",
                 script,
             ],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from build_recipes.facts import architectures
+from build_recipes.kit.errors import ConfigureFailed
 from build_recipes.patching.intents import cmake
 from build_recipes.patching.intents.answer import Verdict
 
@@ -22,6 +23,20 @@ def in_family(trees: Mapping[str, Path]) -> Verdict:
 def on_orin(trees: Mapping[str, Path]) -> Verdict:
     """What of the fused GDN kernels is compiled for 8.7 loads there, or is PTX that the driver compiles."""
     return _loads(trees, {"8.7": 87}, (), "gdn")
+
+
+def older_gcc(trees: Mapping[str, Path]) -> Verdict:
+    """CMake goes on with a GCC before 13, which only DeepGEMM and DeepSelect need (<format> in libstdc++)."""
+    tree = trees.get("vllm")
+    if tree is None:
+        return Verdict(None, "no vllm tree here")
+    cmake.evaluate(tree, "11.0")  # whatever else stops it is no matter of the compiler
+    try:
+        cmake.evaluate(tree, "11.0", compiler=("GNU", "12.2.0"))
+    except ConfigureFailed as error:
+        _, _, said = " ".join(str(error.args[0]).split()).rpartition("CMake Error at ")
+        return Verdict(False, f"with GCC 12.2 CMake stops at {said}")
+    return Verdict(True)
 
 
 def _loads(

@@ -64,6 +64,8 @@ class Cell:
     """Exit code of `error`."""
     missing: dict[str, str] = field(default_factory=dict)
     """External trees that were not at hand, and the modules made from them."""
+    lacks: list[str] = field(default_factory=list)
+    """Of these the pins that stopped it, or that something of the device's is compiled from: ``cutlass v4.7.1``."""
     modules: dict[str, dict[str, object]] = field(default_factory=dict)
     """Target: kind, units, and how many of its CUDA units load, are compiled by a driver, or do neither."""
     units: dict[str, list[str] | None] = field(default_factory=dict)
@@ -158,9 +160,12 @@ def _cell(request: Request, places: Places, tree: Path, kept: Path) -> Cell:
         if before is not None and before.fingerprint == plan.fingerprint and before.stage == "done":
             return before
         with tree_lock(tree):
-            _walk(plan, cell)
+            try:
+                _walk(plan, cell)
+            finally:
+                cell.lacks = needed(plan, cell)
     except ArmoryError as error:
-        cell.error, cell.code = str(error.args[0]), error.exit_code
+        cell.error, cell.code = str(error.args[0]).replace(f"{tree}/", ""), error.exit_code
     cell.seconds = round(time.monotonic() - began, 1)
     write_atomic(kept, json.dumps(asdict(cell), indent=1) + "\n")
     return cell
@@ -212,7 +217,9 @@ def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Ce
         if stray := sorted({target for command in commands if command.cuda
                             for target in strays(command, capability)}):  # fmt: skip
             row["does not load"] = stray
-        if gone := [tree for tree in gone if any(f"/{tree}{LEFT_OUT}/" in one.command for one in commands)]:
+        if (
+            gone and commands
+        ):  # what a placeholder's own CMake would add to the commands is not to be seen in them
             row["missing"] = ", ".join(gone)
         cell.modules[module.target] = row
         cell.units[module.target] = [command.unit.partition("/")[2] for command in commands]
@@ -253,14 +260,21 @@ def one_line(cell: Cell) -> str:
     return text
 
 
-def lacks(cell: Cell) -> list[str]:
-    """Trees that were not at hand and that something of the device's is compiled from."""
-    found = []
-    for name, users in cell.missing.items():
-        rows = [cell.modules.get(target, {}) for target in users.split(", ")]
-        if cell.stage != "done" or any(row.get("unknown") or row.get("missing") for row in rows):
-            found.append(name)
-    return found
+def needed(plan: Plan, cell: Cell) -> list[str]:
+    """Pins that were not at hand and that CMake stopped over, or that something of the device's is compiled from."""
+    log = plan.tree / "logs/configure.log"
+    if cell.stage == "configure" and log.is_file():
+        said = log.read_text(encoding="utf-8", errors="replace")
+        names = [name for name in cell.missing if f"/{name}{LEFT_OUT}" in said] or list(cell.missing)
+    else:
+        short = {target for target, row in cell.modules.items() if row.get("unknown") or row.get("missing")}
+        names = [
+            name
+            for name, users in cell.missing.items()
+            if cell.stage != "done" or short & set(users.split(", "))
+        ]
+    pins = {name: plan.lock.tree(name).revision for name in names}
+    return [f"{name} {pin[:12] if re.fullmatch('[0-9a-f]{40}', pin) else pin}" for name, pin in pins.items()]
 
 
 def publish(cells: Sequence[Cell], asked: Sequence[tuple[str, str]], docs: Path) -> None:
@@ -312,8 +326,8 @@ def _text(cell: Cell | None, notes: dict[str, int]) -> str:
     said = []
     if cell.stage != "done":
         said.append(f"stops at {cell.stage} ({cell.code}): {cell.error}")
-    if short := lacks(cell):
-        said.append(f"not at hand: {', '.join(short)}")
+    if cell.lacks:
+        said.append(f"not at hand: {', '.join(cell.lacks)}")
     for target, row in cell.modules.items():
         if row.get(NONE):
             said.append(
@@ -333,7 +347,7 @@ def _list(row: dict[str, object]) -> list[object]:
 
 def show(cells: Sequence[Cell]) -> None:
     """Print the survey for people."""
-    rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(lacks(cell))] for cell in cells]
+    rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(cell.lacks)] for cell in cells]
     table("Survey", ["tag", "device", "came to", "", "not at hand"], rows)
     if stopped := sum(cell.stage != "done" for cell in cells):
         warn(f"{stopped} of {len(cells)} pairs stop before the first unit")

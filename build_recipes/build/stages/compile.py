@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shutil
 import time
@@ -190,7 +191,19 @@ def run_cmake(
     done = process.run([made.python.parent / "cmake", *arguments], env=environment, log=log)
     if not done.ok:
         words = "\n".join(line for line in done.tail[-30:] if line.strip())
-        raise ConfigureFailed(f"CMake stopped (whole log: {log}):\n{words}", advice_for(log))
+        raise ConfigureFailed(
+            f"CMake stopped{where_stopped(done.tail)} (whole log: {log}):\n{words}", advice_for(log)
+        )
+
+
+def where_stopped(lines: Sequence[str]) -> str:
+    """`` at CMakeLists.txt:579: Machete generation failed``, from the last error that CMake told; empty without one."""
+    heads = [number for number, line in enumerate(lines) if line.startswith("CMake Error at ")]
+    if not heads:
+        return ""
+    told = itertools.takewhile(lambda line: line.startswith(" "), filter(None, lines[heads[-1] + 1 :]))
+    place = lines[heads[-1]].removeprefix("CMake Error at ").split(" (")[0]
+    return f" at {place}: {' '.join(' '.join(told).split())[:200]}"
 
 
 def _configured(tree: Path) -> list[str]:

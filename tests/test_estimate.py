@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from build_recipes.build.compiling import estimate, surveyed
 from build_recipes.build.compiling.costs import add_line, expected
+from build_recipes.build.compiling.costs import table as cost_table
 from build_recipes.facts import device as devices
 
 MLA, BINDINGS = "_C/csrc/attention/mla/sm100_cutlass_mla_kernel.cu.o", "_C/csrc/torch_bindings.cpp.o"
@@ -66,7 +68,8 @@ def test_a_machine_has_its_own_pace_once_it_has_compiled_enough(
 ) -> None:
     plain = estimate.before("v0.12.0", "0.12.0", "11.0", tmp_path / "new").cpu_s
     (tmp_path / "old").mkdir()
-    for number in range(estimate.FEWEST):
+    many = max(estimate.FEWEST, math.ceil(estimate.LEAST_S / expected("_C/csrc/x0.cu.o").seconds))
+    for number in range(many):
         assert estimate.pace(tmp_path) == 1.0
         unit = f"_C/csrc/x{number}.cu.o"
         row = {"code": 0, "rss_kib": 1 << 20, "cached": False, "cpu_s": expected(unit).seconds / 2}
@@ -88,3 +91,21 @@ def test_the_table_that_is_shipped_can_be_read() -> None:
             )
     arches = {entry.arch_list for entry in devices.devices().values()}
     assert {arch for row in found.values() for arch in row} <= arches
+
+
+EVIDENCE = Path(__file__).resolve().parent.parent / "docs/evidence"
+
+
+@pytest.mark.parametrize("build", cost_table().measured)
+def test_each_recorded_build_took_what_is_estimated(build: str) -> None:
+    """The table is fitted to these journals: this holds that it still describes them, not that it foretells others."""
+    rows = [json.loads(line) for line in (EVIDENCE / build / "units.jsonl").read_text().splitlines()]
+    assert len(rows) >= 150
+    hoped = estimate.of_units([row["unit"] for row in rows], {}, "", cost_table().measured[build].pace)
+    assert hoped.cpu_s == pytest.approx(sum(row["cpu_s"] for row in rows), rel=0.25)
+    for row in rows:
+        assert expected(row["unit"]).gib >= row["rss_kib"] / 2**20 - 0.05, row["unit"]
+
+
+def test_every_journal_of_the_evidence_is_in_the_fit() -> None:
+    assert {path.parent.name for path in EVIDENCE.glob("*/units.jsonl")} == set(cost_table().measured)

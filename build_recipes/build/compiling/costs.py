@@ -35,11 +35,23 @@ class Default(Model, frozen=True):
 
     cpu_s: float
     gib: float
+    source: str
+    pattern: str = "default"
+
+
+class Measured(Model, frozen=True):
+    """A real build whose units the table was fitted to: ``docs/evidence/NAME/units.jsonl``."""
+
+    machine: str
+    """What compiled it."""
+    pace: float
+    """CPU seconds of that machine over those of the first one, for the same units."""
 
 
 class Table(Model, frozen=True):
     """costs.toml."""
 
+    measured: dict[str, Measured]
     default: Default
     rule: list[Rule]
 
@@ -70,10 +82,14 @@ def expected(unit: str, history: dict[str, Cost] | None = None) -> Cost:
     """Expected cost of a unit, by its `unit_name`."""
     if history and unit in history:
         return history[unit]
-    for rule in table().rule:
-        if fnmatch.fnmatchcase(unit, rule.pattern):
-            return Cost(rule.cpu_s, rule.gib)
-    return Cost(table().default.cpu_s, table().default.gib)
+    found = rule_of(unit)
+    return Cost(found.cpu_s, found.gib)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def rule_of(unit: str) -> Rule | Default:
+    """The first rule whose pattern a unit's name matches."""
+    return next((rule for rule in table().rule if fnmatch.fnmatchcase(unit, rule.pattern)), table().default)
 
 
 class Row(msgspec.Struct, frozen=True):

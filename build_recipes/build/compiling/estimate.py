@@ -42,8 +42,14 @@ class Estimate:
     """Of this machine against costs.toml."""
 
 
-FEWEST = 8
-"""Units that must have been compiled on a machine before its pace is believed."""
+FEWEST, LEAST_S = 8, 600
+"""Units, and CPU seconds expected of them, that a machine must have compiled before its pace is believed: the first
+that end are the smallest and say little of the others (benchmarks/fit_costs.py)."""
+
+
+def enough(units: float, hoped_s: float) -> bool:
+    """Whether so many units tell a machine's pace."""
+    return units >= FEWEST and hoped_s >= LEAST_S
 
 
 def pace(build: Path) -> float:
@@ -56,7 +62,7 @@ def pace(build: Path) -> float:
     for journal in build.glob("*/units.jsonl"):
         for unit, cost in learned(journal).items():
             took, hoped, count = took + cost.seconds, hoped + expected(unit).seconds, count + 1
-    return min(max(took / hoped, 0.2), 5.0) if count >= FEWEST and hoped else 1.0
+    return min(max(took / hoped, 0.2), 5.0) if enough(count, hoped) else 1.0
 
 
 def of_units(units: Iterable[str], history: dict[str, Cost], basis: str, pace: float = 1.0) -> Estimate:
@@ -96,17 +102,19 @@ def before(
     :param tree: build tree, for what it and those beside it measured before.
     :param only: targets to count; all but ``without`` where there are none.
     """
-    own, arch = surveyed.nearest(tag, version, arch_list)
-    found = surveyed.units_of(own, arch) or {}
+    found, whose = surveyed.likely(tag, version, arch_list)
+    own = surveyed.units_of(*surveyed.nearest(tag, version, arch_list)) or {}
     asked = set(only) or set(found) - set(without)
     history = learned(tree / "units.jsonl") if tree else {}
-    basis = f"the units of {own} for {arch}" if own else "nothing: no survey is here"
+    basis = f"the units of {whose}" if found else "nothing: no survey is here"
     basis += ", this tree's own figures" if history else ", costs.toml"
     made = of_units(
-        (unit for target, units in found.items() if target in asked for unit in units or ()),
+        (unit for target, units in found.items() if target in asked for unit in units),
         history, basis, pace(tree.parent) if tree else 1.0,
     )  # fmt: skip
-    unknown = tuple(sorted(target for target, units in found.items() if target in asked and units is None))
+    unknown = tuple(
+        sorted(target for target in asked & set(own) if own[target] is None and not found[target])
+    )
     return replace(made, unknown=unknown)
 
 

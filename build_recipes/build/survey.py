@@ -260,19 +260,26 @@ def one_line(cell: Cell) -> str:
     return text
 
 
+def lacks(cell: Cell) -> list[str]:
+    """Pins that were not at hand and that stopped it, or that something of the device's is compiled from."""
+    return cell.lacks or _short(cell)  # cells that were made by an older version tell names only
+
+
+def _short(cell: Cell) -> list[str]:
+    targets = {target for target, row in cell.modules.items() if row.get("unknown") or row.get("missing")}
+    return [
+        name
+        for name, users in cell.missing.items()
+        if cell.stage != "done" or targets & set(users.split(", "))
+    ]
+
+
 def needed(plan: Plan, cell: Cell) -> list[str]:
-    """Pins that were not at hand and that CMake stopped over, or that something of the device's is compiled from."""
-    log = plan.tree / "logs/configure.log"
+    """The pins for `Cell.lacks`."""
+    log, names = plan.tree / "logs/configure.log", _short(cell)
     if cell.stage == "configure" and log.is_file():
         said = log.read_text(encoding="utf-8", errors="replace")
-        names = [name for name in cell.missing if f"/{name}{LEFT_OUT}" in said] or list(cell.missing)
-    else:
-        short = {target for target, row in cell.modules.items() if row.get("unknown") or row.get("missing")}
-        names = [
-            name
-            for name, users in cell.missing.items()
-            if cell.stage != "done" or short & set(users.split(", "))
-        ]
+        names = [name for name in names if f"/{name}{LEFT_OUT}" in said] or names
     pins = {name: plan.lock.tree(name).revision for name in names}
     return [f"{name} {pin[:12] if re.fullmatch('[0-9a-f]{40}', pin) else pin}" for name, pin in pins.items()]
 
@@ -326,8 +333,8 @@ def _text(cell: Cell | None, notes: dict[str, int]) -> str:
     said = []
     if cell.stage != "done":
         said.append(f"stops at {cell.stage} ({cell.code}): {cell.error}")
-    if cell.lacks:
-        said.append(f"not at hand: {', '.join(cell.lacks)}")
+    if short := lacks(cell):
+        said.append(f"not at hand: {', '.join(short)}")
     for target, row in cell.modules.items():
         if row.get(NONE):
             said.append(
@@ -347,7 +354,7 @@ def _list(row: dict[str, object]) -> list[object]:
 
 def show(cells: Sequence[Cell]) -> None:
     """Print the survey for people."""
-    rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(cell.lacks)] for cell in cells]
+    rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(lacks(cell))] for cell in cells]
     table("Survey", ["tag", "device", "came to", "", "not at hand"], rows)
     if stopped := sum(cell.stage != "done" for cell in cells):
         warn(f"{stopped} of {len(cells)} pairs stop before the first unit")

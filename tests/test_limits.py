@@ -92,6 +92,61 @@ def test_a_container_of_v1_sees_its_own_group_at_the_mount(tmp_path: Path) -> No
     assert here.oom_kills() == 5
 
 
+POD = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7f.slice"
+HYBRID = (
+    "40 30 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "41 30 0:34 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("proc", "files", "seen"),
+    [
+        pytest.param(  # the default: the container's own group is all that can be seen
+            ("0::/\n", V2.replace("rw,nosuid", "ro,nosuid")),
+            {"memory.max": f"{6 * GIB}\n", "cpu.max": "100000 100000\n", "memory.high": "max\n"},
+            (6.0, 1, "sys/fs/cgroup"), id="a pod with a cgroup namespace of its own",
+        ),
+        pytest.param(  # hostPID or an older runtime: the limit of the pod is less than the one of its container
+            (f"0::/{POD}/cri-containerd-1.scope\n", V2),
+            {f"{POD}/memory.max": f"{8 * GIB}\n", f"{POD}/cri-containerd-1.scope/memory.max": f"{9 * GIB}\n",
+             f"{POD}/cri-containerd-1.scope/cpu.max": "max 100000\n", f"{POD}/cpu.max": "100000 100000\n",
+             "kubepods.slice/memory.max": f"{60 * GIB}\n"},
+            (8.0, 1, POD), id="a pod that sees the host's groups",
+        ),
+        pytest.param(  # the mount shows the container's group only, the path is the host's
+            (f"0::/{POD}/cri-containerd-1.scope\n", V2.replace(" / /sys", f" /{POD}/cri-containerd-1.scope /sys")),
+            {"memory.max": f"{5 * GIB}\n", "cpu.max": "max 100000\n"}, (5.0, 2, "sys/fs/cgroup"),
+            id="a pod whose mount begins at its own group",
+        ),
+        pytest.param(
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u5.scope\n", V2),
+            {"user.slice/user-1000.slice/memory.max": f"{7 * GIB}\n",
+             "user.slice/user-1000.slice/user@1000.service/app.slice/run-u5.scope/memory.max": "max\n"},
+            (7.0, 2, "user.slice/user-1000.slice"), id="MemoryMax of a user's slice",
+        ),
+        pytest.param(  # memory is with v1, v2 is there without it
+            ("7:memory:/job\n0::/job\n", HYBRID),
+            {"memory/job/memory.limit_in_bytes": f"{4 * GIB}\n", "unified/job/cgroup.procs": "1\n"},
+            (4.0, 2, "memory/job"), id="both versions side by side",
+        ),
+    ],
+)  # fmt: skip
+def test_nested_groups_of_systemd_and_kubernetes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    proc: tuple[str, str],
+    files: dict[str, str],
+    seen: tuple[float, int, str],
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    limits = machine(
+        tmp_path, *proc, {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    ).limits()
+    assert (limits.memory_gib, limits.cores) == seen[:2]
+    assert limits.source.endswith(seen[2])
+
+
 def test_without_limits_the_machine_counts_less_what_its_gpu_holds(tmp_path: Path) -> None:
     none = {"sys/fs/cgroup/memory.max": "max\n"}
     here = machine(tmp_path, "0::/\n", V2, none, f"NvMapMemUsed: {24 << 20} kB\n")

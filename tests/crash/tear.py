@@ -15,6 +15,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -30,8 +31,15 @@ MOST = 40
 
 
 def tear(path: Path, way: str) -> bool:
-    """Tear one file in place; its times stay. Returns whether anything changed."""
+    """Tear one file in place; its times stay. Returns whether anything changed.
+
+    A file that the cache links, too, gets a copy of its own first: the cache may be another's.
+    """
     status = path.stat()
+    if status.st_nlink > 1:
+        own = path.with_name(f"{path.name}.own")
+        shutil.copy2(path, own)
+        own.replace(path)
     if way == "removed":
         path.unlink()
         return True

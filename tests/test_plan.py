@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build.pipeline import build
-from build_recipes.build.plan import Plan, check_memory, make_plan
-from build_recipes.build.preview import exports, preview
+from build_recipes.build.plan import Plan, make_plan, memory_note
+from build_recipes.build.preview import exports, preview, show
 from build_recipes.build.request import Request, parse_duration
 from build_recipes.build.stages import record
 from build_recipes.kit.errors import (
@@ -131,16 +131,23 @@ def test_a_python_that_vllm_refuses_is_said_before_the_fetch(places: Places) -> 
     assert list(places.build.iterdir()) == []
 
 
-def test_too_little_memory_is_said_before_the_compile(
+def test_too_little_memory_is_said_by_the_plan_and_before_the_compile(
     places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = plan_of(places, dataclasses.replace(X86, memory_gib=7.5))
-    check_memory(plan_of(places), "_C/x.cu.o", 12.6)
-    assert capsys.readouterr().err == ""
-    check_memory(small, "_C/x.cu.o", 12.6)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "expected to take 12.6 GiB; this machine has 7.5 GiB of memory and swap: it runs alone" in said
+    assert memory_note(X86, "_C/x.cu.o", 12.6) == ""
+    small = dataclasses.replace(X86, memory_gib=7.5, swap_gib=0.0)
+    said = memory_note(small, "_C/x.cu.o", 12.6)
+    assert (
+        "expected to take 12.6 GiB, 5.1 GiB more than the memory and swap of this machine: it runs alone"
+        in said
+    )
     assert "fallocate -l 8G" in said
+    made = preview(plan_of(places, small))
+    assert made["estimate"]["short_of_memory"] == memory_note(
+        small, made["estimate"]["heaviest"], made["estimate"]["gib"]
+    )
+    show(made)
+    assert "it runs alone" in " ".join(capsys.readouterr().err.split())
 
 
 def test_max_jobs_is_honoured_and_more_jobs_than_cores_make_nothing_faster(

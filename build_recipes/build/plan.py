@@ -22,7 +22,6 @@ from build_recipes.facts import device as device_table
 from build_recipes.facts import versions
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import VersionFacts
-from build_recipes.kit.console import warn
 from build_recipes.kit.errors import (
     CpuTorch,
     GlibcTooNew,
@@ -317,11 +316,10 @@ def choose_torch(lock: Lock, version: str) -> TorchPin:
     return pin
 
 
-def check_memory(plan: Plan, unit: str, expected_gib: float) -> None:
-    """Warn of a unit that is expected to need more than there is; it is tried alone before anybody is sent away."""
-    missing = expected_gib - plan.host.memory_gib - plan.host.swap_gib
-    if missing > 0:
-        warn(f"{too_little(unit, expected_gib, missing)} ({swap_advice(missing)})")
+def memory_note(host: Host, unit: str, expected_gib: float) -> str:
+    """What is said of a unit that is expected to need more than a machine has; empty where it has enough."""
+    missing = expected_gib - host.memory_gib - host.swap_gib
+    return f"{too_little(unit, expected_gib, missing)} ({swap_advice(missing)})" if missing > 0 else ""
 
 
 def too_little(unit: str, expected_gib: float, missing_gib: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from build_recipes.build.compiling.estimate import Estimate, before
 from build_recipes.build.disk import downloads, here, needs
-from build_recipes.build.plan import Plan
+from build_recipes.build.plan import Plan, memory_note
 from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
@@ -50,6 +50,8 @@ def preview(plan: Plan) -> dict[str, Any]:
             "units": hoped.units,
             "modules": hoped.modules,
             "gib": hoped.gib,
+            "heaviest": hoped.heaviest,
+            "short_of_memory": memory_note(plan.host, hoped.heaviest, hoped.gib),
             "unknown": hoped.unknown,
         },
         "lacks": [
@@ -145,6 +147,8 @@ def show(made: dict[str, Any]) -> None:
         f"  compile      {made['estimate']['units']} units, about {made['cpu_seconds'] / 60:.0f} CPU minutes, "
         f"{duration(made['wall_seconds'])} on this machine ({made['estimate_from']})"
     )
+    if made["estimate"]["short_of_memory"]:
+        say(f"  memory       {made['estimate']['short_of_memory']}")
     if made["estimate"]["unknown"]:
         say(f"               and what {', '.join(made['estimate']['unknown'])} take, which is not known")
     for lack in made["lacks"]:

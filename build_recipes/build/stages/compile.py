@@ -20,14 +20,14 @@ from build_recipes.build.compiling.drive import Outcome, drive, failing_block
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
-from build_recipes.build.plan import Plan, check_memory, swap_advice
+from build_recipes.build.plan import Plan, memory_note, swap_advice
 from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
 from build_recipes.kit import evidence, process
-from build_recipes.kit.console import duration, say
+from build_recipes.kit.console import duration, say, warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
     Checkpointed,
@@ -306,7 +306,8 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     history = learned(plan.tree / "units.jsonl")
     if graph.commands:
         unit, cost = graph.heaviest(history)
-        check_memory(plan, unit, cost.gib)
+        if note := memory_note(plan.host, unit, cost.gib):
+            warn(note)
     hoped = estimate.of_units(
         names, history, "the configured graph, costs.toml", estimate.pace(plan.places.build)
     )

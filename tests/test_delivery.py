@@ -298,6 +298,22 @@ def test_deliver_copies_installs_and_sends_nothing_twice(wheel: Path, sshd: Sshd
 
 
 @pytest.mark.network
+def test_several_boards_end_in_a_line_for_each(
+    wheel: Path, sshd: Sshd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sshd.known()
+    boards = [f"root@127.0.0.1:{sshd.port}", "root@127.0.0.1:1"]
+    done = deliver.deliver(wheel, boards, device="", python=PYTHON, bare=True, tiers="", port=0, env="")
+    assert [bool(one.failed) for one in done] == [False, True]
+    deliver.show(done)
+    shown = capsys.readouterr().err
+    assert "1 of 2 boards have it" in shown
+    assert f"  {boards[1]}  failed: {boards[1]} cannot be reached" in " ".join(shown.split("\n"))
+    with pytest.raises(BoardFailed, match=r"1 of 2 boards failed: root@127\.0\.0\.1:1"):
+        deliver.judge(done)
+
+
+@pytest.mark.network
 def test_a_file_that_was_cut_goes_on_and_a_damaged_one_is_refused(wheel: Path, sshd: Sshd) -> None:
     sshd.known()
     delivered(wheel, sshd)

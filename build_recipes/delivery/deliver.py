@@ -49,6 +49,13 @@ class Delivery:
     seconds: dict[str, float] = field(default_factory=dict)
     failed: str = ""
     """Why it did not end well; empty where it did."""
+    advice: str = ""
+    """What to do about it."""
+
+    @property
+    def tiers(self) -> dict[str, str]:
+        """Tier of qualify to its result; empty where it did not run."""
+        return {one["name"]: one["result"] for one in (self.qualified or {}).get("tiers", [])}
 
 
 def deliver(
@@ -65,11 +72,11 @@ def deliver(
     """Deliver to every board, one after another; one that fails does not stop the others.
 
     :param tiers: of qualify; empty for none.
-    :raises BoardFailed: at least one failed, after all were tried. One board alone: its own error.
+    :raises BoardFailed: one board alone: its own error. Of several, `judge` tells those that failed.
     """
     places = Places.from_environment()
     made = bundle(wheel, places, device=device, python=python, bare=bare)
-    done, errors = [], []
+    done = []
     for name in boards:
         try:
             with connected(name, port) as board:
@@ -77,14 +84,21 @@ def deliver(
         except ArmoryError as error:
             if len(boards) == 1:
                 raise
-            errors.append(error)
             console.warn(str(error.args[0]))
-            done.append(Delivery(name, {}, 0, 0, "", "", None, failed=str(error.args[0])))
-    if errors:
-        raise BoardFailed(
-            f"{len(errors)} of {len(boards)} boards failed: {errors[0].args[0]}", errors[0].advice
-        )
+            failed = Delivery(name, {}, 0, 0, "", "", None, failed=str(error.args[0]), advice=error.advice)
+            done.append(failed)
+    _keep(wheel, done)
     return done
+
+
+def _keep(wheel: Path, done: Sequence[Delivery]) -> None:
+    """Write beside the wheel what qualify found: the document of a board where it did not pass, if there is one."""
+    tried = [one for one in done if one.tiers]
+    if tried:
+        shown = next((one for one in tried if FAILED in one.tiers.values()), tried[-1])
+        boards = {one.board: one.tiers for one in tried}
+        document = {**(shown.qualified or {}), "board": shown.board, "boards": boards}
+        write_atomic(path_of(wheel), json.dumps(document, indent=1))
 
 
 def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -> Delivery:
@@ -249,7 +263,7 @@ def packed_program() -> bytes:
 def _qualify(
     board: Board, made: Bundle, *, wheel: str, environment: str, tool: str, tiers: str
 ) -> dict[str, Any] | None:
-    """Qualify on the board; what it found is kept beside the wheel here. None where it could not be run."""
+    """Qualify on the board. None where it could not be run."""
     console.step("qualify", f"tiers {tiers} on {board.name}")
     words = ["qualify", wheel, "--tiers", tiers, "--device", made.device_name, "--json"]
     if made.companions:  # a bare wheel is tried with what the board's own python3 has
@@ -268,27 +282,43 @@ def _qualify(
         )
     if "tiers" not in document:
         console.warn(f"qualify on {board.name}: {console.one_line(str(document.get('message')), 300)}")
-    if "tiers" in document:
-        write_atomic(path_of(made.wheel), json.dumps({**document, "board": board.name}, indent=1))
     return document
 
 
 def show(done: Sequence[Delivery]) -> None:
-    """One paragraph for each board."""
+    """One paragraph for each board, and a line for each where there are several."""
     for one in done:
+        if one.failed:
+            continue
         console.say(f"{one.board}: vLLM is in {one.environment}", "bold")
         console.say(f"  sent {console.size(one.copied)}, {console.size(one.there)} were there already")
         console.say(f"next  ssh {one.board} {one.serve}")
+    if len(done) > 1:
+        good = sum(not one.failed for one in done)
+        console.say(f"{good} of {len(done)} boards have it", "bold")
+        for one in done:
+            console.say(f"  {one.board}  {_in_short(one)}")
+
+
+def _in_short(one: Delivery) -> str:
+    if one.failed:
+        return f"failed: {one.failed}"
+    parts = [f"sent {console.size(one.copied)}"]
+    parts += [f"{name} {console.duration(seconds)}" for name, seconds in one.seconds.items()]
+    return ", ".join([*parts, *(f"{name} {result}" for name, result in one.tiers.items())])
 
 
 def judge(done: Sequence[Delivery]) -> None:
-    """Refuse a delivery whose wheel did not pass on a board.
+    """Refuse a delivery that did not reach a board, or whose wheel did not pass there.
 
+    :raises BoardFailed: naming the boards that have it not.
     :raises QualifyFailed: naming the boards.
     """
-    bad = [one.board for one in done if one.qualified and any(
-        tier["result"] == FAILED for tier in one.qualified.get("tiers", [])
-    )]  # fmt: skip
+    failed = [one for one in done if one.failed]
+    if failed:
+        names = ", ".join(one.board for one in failed)
+        raise BoardFailed(f"{len(failed)} of {len(done)} boards failed: {names}", failed[0].advice)
+    bad = [one.board for one in done if FAILED in one.tiers.values()]
     if bad:
         raise QualifyFailed(
             f"the wheel did not pass on {', '.join(bad)}", "read the .qualify.json beside the wheel"

@@ -37,6 +37,8 @@ class Board:
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
         self.name = name
+        self.ssh = _ssh(connection, name)
+        """The command that logs in."""
 
     def run(self, words: Sequence[str], on_line: Callable[[str], None] | None = None) -> Said:
         """Run a command on the board and wait for its end."""
@@ -55,7 +57,7 @@ class Board:
         if said.code:
             last = one_line(" ".join((said.err or said.out).split())[-600:], 600)
             raise BoardFailed(
-                f"{self.name}: {what} failed ({said.code}): {last}", f"ssh {self.name}, and type: {words[0]}"
+                f"{self.name}: {what} failed ({said.code}): {last}", f"{self.ssh}, and type: {words[0]}"
             )
         return said
 
@@ -98,6 +100,12 @@ class Board:
         self._connection.sftp().putfo(io.BytesIO(content.encode()), path)
 
 
+def _ssh(connection: Connection, name: str) -> str:
+    if connection.port == 22:
+        return f"ssh {name}"
+    return f"ssh -p {connection.port} {connection.user}@{connection.host}"
+
+
 @contextlib.contextmanager
 def connected(to: str, port: int = 0) -> Iterator[Board]:
     """A board by its ssh name (``user@thor.local``, or a host of ~/.ssh/config), while the block runs.
@@ -117,11 +125,8 @@ def connected(to: str, port: int = 0) -> Iterator[Board]:
     )
     connection.client.load_system_host_keys()
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    ssh = (
-        f"ssh -p {connection.port} {connection.user}@{connection.host}"
-        if connection.port != 22
-        else f"ssh {to}"
-    )
+    ssh = _ssh(connection, to)
+    copying = ssh.replace("ssh", "ssh-copy-id", 1)
     try:
         connection.open()
     except paramiko.BadHostKeyException:
@@ -131,13 +136,11 @@ def connected(to: str, port: int = 0) -> Iterator[Board]:
         ) from None
     except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
         raise BoardFailed(
-            f"{to} takes none of your keys ({error})", f"ssh-copy-id {to}, then the same again"
+            f"{to} takes none of your keys ({error})", f"{copying}, then the same again"
         ) from None
     except paramiko.SSHException as error:
         if "authentication methods" in str(error):
-            raise BoardFailed(
-                f"there is no key to log in to {to} with", f"ssh-keygen, ssh-copy-id {to}"
-            ) from None
+            raise BoardFailed(f"there is no key to log in to {to} with", f"ssh-keygen, {copying}") from None
         if "not found in known_hosts" in str(error):
             raise BoardFailed(
                 f"the host key of {to} is not known", f"{ssh}, compare its key, and answer yes"

@@ -44,6 +44,7 @@ class Delivery:
     """Bytes that were there already."""
     environment: str
     serve: str
+    """The line that starts vLLM, from here."""
     qualified: dict[str, Any] | None
     """The document of qualify; None where it was not asked for."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -147,7 +148,7 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
         seconds["qualify"] = round(time.monotonic() - started, 1)
     return Delivery(
         board.name, {key: value for key, value in looked.items() if key != "files"}, copied, there, environment,
-        serve_line(made, environment), qualified, seconds,
+        f"{board.ssh} {serve_line(made, environment)}", qualified, seconds,
     )  # fmt: skip
 
 
@@ -292,7 +293,7 @@ def show(done: Sequence[Delivery]) -> None:
             continue
         console.say(f"{one.board}: vLLM is in {one.environment}", "bold")
         console.say(f"  sent {console.size(one.copied)}, {console.size(one.there)} were there already")
-        console.say(f"next  ssh {one.board} {one.serve}")
+        console.say(f"next  {one.serve}")
     if len(done) > 1:
         good = sum(not one.failed for one in done)
         console.say(f"{good} of {len(done)} boards have it", "bold")

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 from wheel_maker import make_wheel, thor_wheel
 
+from build_recipes.build import registrations
 from build_recipes.facts import device as devices
 from build_recipes.kit import paths
 from build_recipes.kit.errors import CouldNotCheck, NotAWheel, UsageError
+from build_recipes.kit.paths import Places
+from build_recipes.patching import trees as release
 from build_recipes.qualify import environment, ops, report, runner, trial
 from build_recipes.qualify.generate import attention_backend, memory
 from build_recipes.qualify.report import FAILED, NOT_RUN, PASSED, Qualification, Tier
+from build_recipes.sources.download import fetch_files
 
 
 def qualify(*words: str | Path, wheels: Path) -> subprocess.CompletedProcess[str]:
@@ -254,3 +258,17 @@ def test_a_wheel_of_another_project_is_an_error_of_its_own(tmp_path: Path) -> No
     other = make_wheel(tmp_path, {"numpy/__init__.py": b""}, project="numpy", tag="py3-none-any")
     with pytest.raises(NotAWheel):
         runner.prepare(other, python="", extra="", device="thor")
+
+
+def test_a_release_says_itself_which_ops_are_of_another_platform() -> None:
+    """The official wheel calls CPU's, XPU's and ROCm's ops, too; its own source distribution tells them apart."""
+    places = Places.from_environment()
+    pin = release.pin("0.26.0")
+    declared = registrations.of_sdist(fetch_files([pin], places.downloads)[pin.filename])
+    called = {
+        "_C": ("rms_norm", "cpu_attn", "eagle_step_slot_mapping_metadata_kernel_impl"),
+        "_rocm_C": ("LLMM1",),
+    }
+    kept, passed = ops.wanted(ops.OpCalls(called, {}), (), declared)
+    assert kept == {"_C": ["rms_norm"]}
+    assert "_rocm_C.LLMM1" in passed

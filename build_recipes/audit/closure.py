@@ -19,9 +19,9 @@ from build_recipes.formats import abi
 from build_recipes.formats.elf import mapped
 
 _STANDARD = re.compile(
-    r"_Z(NK?S[toabsd]|NK?9__gnu_cxx|NK?10__cxxabiv|St|T[VISTv]+N?K?S[toabsd]|T[VIST]N10__cxxabiv|dl|da|nw|na)|__(cxa|gxx)_"
+    r"_Z(NK?S[toabsid]|NK?9__gnu_cxx|NK?10__cxxabiv|St|T[VISTv]+N?K?S[toabsid]|T[VIST]N10__cxxabiv|dl|da|nw|na)|__(cxa|gxx)_"
 )
-"""Names of the C++ standard library and its runtime (Itanium ABI: ``St``, ``So``, ``Ss`` stand for std)."""
+"""Names of the C++ standard library and its runtime (Itanium ABI: ``St Sa Sb Ss Si So Sd`` stand for parts of std)."""
 
 
 class Library(Protocol):

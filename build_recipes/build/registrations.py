@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from build_recipes.build.compiling.graph import Graph
+from build_recipes.formats.archive import entries
 
 _BLOCK = re.compile(
     r"^\s*(?:STABLE_)?TORCH_LIBRARY(?:_FRAGMENT)?(?:_EXPAND)?\(\s*(.+),\s*(\w+)\)\s*\{", re.MULTILINE
@@ -18,6 +20,7 @@ _BLOCK = re.compile(
 _TEXT = r'"((?:[^"\\]|\\.)*)"'
 _CONDITION = re.compile(r"^\s*#\s*(ifdef|ifndef|if|elif|else|endif)\b(.*)$")
 _DEFINED = {"USE_ROCM": False, "__HIP_PLATFORM_AMD__": False}
+_ANY = "<module>"
 _MOST = 8 << 20
 """Bytes of a source file that are read."""
 
@@ -35,6 +38,30 @@ def of_graph(graph: Graph) -> dict[str, list[str]]:
             for space, name in declared(text, command.unit.split("/")[0]):
                 found.setdefault(space, set()).add(name)
     return {space: sorted(names) for space, names in sorted(found.items())}
+
+
+def of_sdist(archive: Path) -> dict[str, list[str]]:
+    """The same of a source distribution, for a wheel whose build is not known: files that CMakeLists.txt names.
+
+    Other platforms have CMake files of their own. Which module a file belongs to is not read, so ops in a namespace
+    that is called after the module (``TORCH_EXTENSION_NAME``) stand under ``""``: they may be in any.
+
+    :raises DamagedArchive: it cannot be read.
+    """
+    texts: dict[str, str] = {}
+    for entry in entries(archive):
+        name = entry.path.as_posix().partition("/")[2]
+        if entry.kind == "file" and (name == "CMakeLists.txt" or re.fullmatch(r"csrc/.+\.(cpp|cu)", name)):
+            text = entry.read().decode("utf-8", "replace")
+            if "TORCH_LIBRARY" in text or name == "CMakeLists.txt":
+                texts[name] = text
+    named = texts.pop("CMakeLists.txt", "")
+    found: dict[str, set[str]] = {}
+    for name, text in texts.items():
+        if name in named:
+            for space, op in declared(text, _ANY):
+                found.setdefault("" if space.startswith(_ANY) else space, set()).add(op)
+    return {space: sorted(ops) for space, ops in sorted(found.items())}
 
 
 def declared(text: str, extension: str) -> Iterable[tuple[str, str]]:

@@ -108,8 +108,9 @@ def wanted(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The ops that a CUDA wheel must register: those called, less other platforms' and left out modules'.
 
-    :param declared: ops by namespace that the compiled sources register, as the build read them; where it is not
-        known, ops.toml, which was read from vLLM 0.12.0, says which ops are other platforms'.
+    :param declared: ops by namespace that the compiled sources register, as the build read them (under ``""`` those
+        whose namespace is not known); where it is not known, ops.toml, which was read from vLLM 0.12.0, says
+        which ops are other platforms'.
     :param left_out: extension modules that were left out on purpose; a namespace has its module's name.
     :returns: by namespace; and the calls that were passed over, ``namespace.name``.
     """
@@ -119,8 +120,8 @@ def wanted(
     for space, names in read.called.items():
         for name in names:
             full = f"{space}.{name}"
-            if declared is not None:
-                other = name not in declared.get(space, ())
+            if declared is not None and not any(fnmatch.fnmatchcase(space, one) for one in foreign.spaces):
+                other = name not in declared.get(space, ()) and name not in declared.get("", ())
             else:
                 other = home(space) in left_out or any(
                     fnmatch.fnmatchcase(text, one)

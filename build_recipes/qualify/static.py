@@ -8,12 +8,17 @@ from typing import Any
 
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.closure import shared_libraries
+from build_recipes.build import registrations
 from build_recipes.formats.elf import mapped
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.console import warn
+from build_recipes.kit.errors import ArmoryError
+from build_recipes.kit.paths import Places
+from build_recipes.patching import trees as release
 from build_recipes.qualify import ops
 from build_recipes.qualify.report import FAILED, PASSED, Tier, judge
 from build_recipes.qualify.trial import Trial, run_script
+from build_recipes.sources.download import fetch_files
 
 
 def audit(trial: Trial) -> Tier:
@@ -51,11 +56,22 @@ def read_ops(trial: Trial) -> dict[str, Any]:
         files = [name for name in names if name.endswith(".so")]  # one for each Python may be there
         modules = sorted({name[: name.index(".", name.rindex("/"))].replace("/", ".") for name in files})
     left_out = {name.rsplit(".", 1)[-1] for name in trial.left_out}
-    kept, passed = ops.wanted(read, left_out, trial.manifest.get("ops") or None)
+    kept, passed = ops.wanted(read, left_out, trial.manifest.get("ops") or of_release(trial.version))
     absent = {
         space: gone for space, called in kept.items() if (gone := [one for one in called if one not in there])
     }
     return {"modules": modules, "wanted": kept, "passed_over": passed, "missing_statically": absent}
+
+
+def of_release(version: str) -> dict[str, list[str]] | None:
+    """The ops that a release's own sources register, for a wheel that no build of ours describes; None: not had."""
+    try:
+        pin = release.pin(version.partition("+")[0])
+        file = fetch_files([pin], Places.from_environment().downloads)[pin.filename]
+        return registrations.of_sdist(file)
+    except ArmoryError as error:
+        warn(f"which ops are other platforms' is known from vLLM 0.12.0 alone: {error.args[0]}")
+        return None
 
 
 def imports(trial: Trial, limit: float) -> Tier:

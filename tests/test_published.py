@@ -116,8 +116,8 @@ def test_two_wheels_are_compared_by_what_is_in_them(tmp_path: Path) -> None:
 
 
 def test_how_a_wheel_is_built_is_no_part_of_what_is_in_it() -> None:
-    how = Request("v0.12.0", offline=True, jobs=3, time_box=60.0, cache="off", mirrors=("a=b",))
-    assert content_of(how) == content_of(Request("v0.12.0"))
+    how = Request(tag="v0.12.0", offline=True, jobs=3, time_box=60.0, cache="off", mirrors=("a=b",))
+    assert content_of(how) == content_of(Request(tag="v0.12.0"))
 
 
 def test_a_path_that_cmake_would_take_apart_is_refused_before_anything_is_fetched() -> None:

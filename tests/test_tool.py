@@ -142,9 +142,9 @@ def test_the_paths_of_a_checkout_are_the_callers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message", "advice"),
     [
-        (["buld", "--tag", "v0.12.0"], "there is no command or option 'buld'", "build"),
-        (["build", "--tagg", "v0.12.0"], "there is no command or option '--tagg'", "--help build"),
-        (["nothing-like-it"], "there is no command or option", "--list"),
+        (["buld", "--tag", "v0.12.0"], "there is no command 'buld'", "build --tag v0.12.0 --json"),
+        (["build", "--tagg", "v0.12.0"], "build has no option --tagg", "build --tag v0.12.0 --json"),
+        (["nothing-like-it"], "there is no command", "--help"),
     ],
 )
 def test_what_is_mistyped_has_a_next_step_and_one_document(

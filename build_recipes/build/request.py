@@ -8,50 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from build_recipes.kit.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user typed, validated only for its form."""
-
-    tag: str
-    device: str = ""
-    """Empty: the machine this runs on, else thor."""
-    source: str = "sdist"
-    """``sdist``, ``git`` or a folder."""
-    mirrors: tuple[str, ...] = ()
-    """``URL=DIR`` each."""
-    offline: bool = False
-    torch: str = ""
-    """A version, ``existing``, ``existing:PYTHON``, or empty for the recipe's choice."""
-    cuda: str = ""
-    """A toolkit's folder, ``wheels``, or empty for the first that fits."""
-    only: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    smoke: bool = False
-    build_type: str = "Release"
-    jobs: int = 0
-    """Units at once; 0 means as many as cores."""
-    time_box: float = 0
-    """Seconds after which the build stops at a checkpoint; 0 means never."""
-    allow: tuple[str, ...] = ()
-    """Audit findings that are accepted."""
-    cache: str = "auto"
-    """Compiler cache: ``auto``, ``ccache``, ``sccache`` or ``off``."""
-
-
-def request_as_dict(request: Request) -> dict[str, object]:
-    """A request as plain data."""
-    return dataclasses.asdict(request)
-
-
-CONTENT = ("tag", "device", "source", "torch", "cuda", "only", "without", "smoke", "build_type")
-"""Of a request: what decides the wheel's content. The others say how it is built."""
-
-
-def content_of(request: Request) -> dict[str, object]:
-    """The part of a request that decides what is in the wheel."""
-    return {key: value for key, value in request_as_dict(request).items() if key in CONTENT}
+from build_recipes.kit.options import comma_separated, option
 
 
 def without_places(facts: Mapping[str, object]) -> dict[str, object]:
@@ -83,3 +40,60 @@ def parse_duration(text: str, option: str = "--time-box") -> float:
         raise UsageError(f"{option} {text[:40]} is no duration", "write 9m, 5h30m, 45s or 30d")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user typed, validated only for its form. `plan`, `build` and others have its fields as options."""
+
+    tag: str = option(
+        "", "vLLM release tag, such as v0.12.0; or main, a commit, a candidate (pinned by ./inv lock)"
+    )
+    device: str = option(
+        "", "thor, orin, spark, gh200, gb200, gb300, h200 (default: this machine, else thor)"
+    )
+    source: str = option("sdist", "vLLM from PyPI's sdist, from git, or a folder (sdist | git | DIR)")
+    mirrors: tuple[str, ...] = option(
+        (),
+        "URL=DIR: a local repository stands in for URL (repeatable; also [mirrors] in armory.toml)",
+        name="mirror",
+    )
+    offline: bool = option(False, "use no network: everything comes from the cache")
+    torch: str = option("", "torch to build against: a version of the lock, 'existing', or existing:PYTHON")
+    cuda: str = option(
+        "",
+        "CUDA toolkit: a folder, or 'wheels' to assemble one from PyPI (default: CUDA_HOME, system, wheels)",
+    )
+    only: tuple[str, ...] = option(
+        (), "extension modules to build, comma separated: _C,_moe_C,...", read=comma_separated
+    )
+    without: tuple[str, ...] = option(
+        (), "extension modules to leave out, comma separated", read=comma_separated
+    )
+    smoke: bool = option(
+        False, "the whole way on real sources in minutes; the wheel is marked and not for use"
+    )
+    build_type: str = option("Release", "CMake build type (Release, RelWithDebInfo, Debug, MinSizeRel)")
+    jobs: int = option(0, "units at once (0: one per core; memory decides below that)")
+    time_box: float = option(
+        0.0,
+        "stop at a checkpoint after this long, such as 9m or 5h30m; the same command goes on",
+        read=parse_duration,
+    )
+    """Seconds; 0 means no box."""
+    allow: tuple[str, ...] = option((), "accept an audit finding by its id (repeatable)")
+    cache: str = option("auto", "compiler cache: auto, ccache, sccache or off")
+
+
+def request_as_dict(request: Request) -> dict[str, object]:
+    """A request as plain data."""
+    return dataclasses.asdict(request)
+
+
+CONTENT = ("tag", "device", "source", "torch", "cuda", "only", "without", "smoke", "build_type")
+"""Of a request: what decides the wheel's content. The others say how it is built."""
+
+
+def content_of(request: Request) -> dict[str, object]:
+    """The part of a request that decides what is in the wheel."""
+    return {key: value for key, value in request_as_dict(request).items() if key in CONTENT}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import dataclass
 
 from invoke.context import Context
 from invoke.tasks import task
 
-from build_recipes.door.frame import BUILD_HELP, door, request_of
+from build_recipes.build.request import Request
+from build_recipes.door.command import command
+from build_recipes.door.frame import door
+from build_recipes.kit.options import JSON, option
 
-_BUILD = {
-    "positional": [],
-    "auto_shortflags": False,
-    "iterable": ["mirror", "allow"],
-    "help": BUILD_HELP,
+_PLAN = {
+    "install": "install missing distribution packages (as root), saying what and why",
+    "dry": "stop after the plan; nothing is written",
+    "json": JSON,
 }
 
 
@@ -47,75 +49,30 @@ def devices(c: Context, json: bool = False) -> None:
         )
 
 
-@task(**_BUILD)
-def plan(
-    c: Context,
-    tag: str = "",
-    device: str = "",
-    source: str = "sdist",
-    mirror: Any = None,
-    offline: bool = False,
-    torch: str = "",
-    cuda: str = "",
-    only: str = "",
-    without: str = "",
-    smoke: bool = False,
-    build_type: str = "Release",
-    jobs: int = 0,
-    time_box: str = "",
-    allow: Any = None,
-    cache: str = "auto",
-    install: bool = False,
-    dry: bool = False,
-    json: bool = False,
-) -> None:
+@command(Request, help=_PLAN)
+def plan(request: Request, *, install: bool = False, dry: bool = False, json: bool = False) -> None:
     """Show everything a build would do, with sizes and an estimate. Writes nothing."""
-    words = dict(locals())
-    with door(json):
-        _show_plan(request_of(words), json)
+    _show_plan(request, json)
 
 
-@task(**_BUILD)
-def build(
-    c: Context,
-    tag: str = "",
-    device: str = "",
-    source: str = "sdist",
-    mirror: Any = None,
-    offline: bool = False,
-    torch: str = "",
-    cuda: str = "",
-    only: str = "",
-    without: str = "",
-    smoke: bool = False,
-    build_type: str = "Release",
-    jobs: int = 0,
-    time_box: str = "",
-    allow: Any = None,
-    cache: str = "auto",
-    install: bool = False,
-    dry: bool = False,
-    json: bool = False,
-) -> None:
+@command(Request, help=_PLAN)
+def build(request: Request, *, install: bool = False, dry: bool = False, json: bool = False) -> None:
     """Build the wheel of a vLLM tag for a device: pin, patch, compile, audit; it ends in wheels/."""
-    words = dict(locals())
-    with door(json):
-        request = request_of(words)
-        if dry:
-            _show_plan(request, json)
-            return
-        from build_recipes.build import obtain
-        from build_recipes.build import result as outcome
-        from build_recipes.kit.console import emit_json
-        from build_recipes.kit.paths import Places
+    if dry:
+        _show_plan(request, json)
+        return
+    from build_recipes.build import obtain
+    from build_recipes.build import result as outcome
+    from build_recipes.kit.console import emit_json
+    from build_recipes.kit.paths import Places
 
-        result = obtain.obtain(request, Places.from_environment(), install=install)
-        outcome.report(result)
-        if json:
-            emit_json(result.__dict__)
+    result = obtain.obtain(request, Places.from_environment(), install=install)
+    outcome.report(result)
+    if json:
+        emit_json(result.__dict__)
 
 
-def _show_plan(request: Any, json: bool) -> None:
+def _show_plan(request: Request, json: bool) -> None:
     from build_recipes.build.plan import make_plan
     from build_recipes.build.preview import preview, show
     from build_recipes.kit.console import emit_json
@@ -128,86 +85,65 @@ def _show_plan(request: Any, json: bool) -> None:
         show(made)
 
 
-@task(
-    auto_shortflags=False, positional=[], help={k: BUILD_HELP[k] for k in ("tag", "device", "cuda", "json")}
-)
-def env(c: Context, tag: str = "", device: str = "", cuda: str = "", json: bool = False) -> None:
+@command(Request, take=("tag", "device", "cuda"), help={"json": JSON})
+def env(request: Request, *, json: bool = False) -> None:
     """Print the build's environment variables for a shell to eval."""
-    with door(json):
-        from build_recipes.build.plan import make_plan
-        from build_recipes.build.preview import exports, planned_environment
-        from build_recipes.build.request import Request
-        from build_recipes.kit.console import emit_json
-        from build_recipes.kit.paths import Places
+    from build_recipes.build.plan import make_plan
+    from build_recipes.build.preview import exports, planned_environment
+    from build_recipes.kit.console import emit_json
+    from build_recipes.kit.paths import Places
 
-        variables = planned_environment(
-            make_plan(Request(tag=tag, device=device, cuda=cuda), Places.from_environment())
-        )
-        if json:
-            emit_json(variables)
-        else:
-            sys.stdout.write(exports(variables))
+    variables = planned_environment(make_plan(request, Places.from_environment()))
+    if json:
+        emit_json(variables)
+    else:
+        sys.stdout.write(exports(variables))
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    help={
-        **{k: BUILD_HELP[k] for k in ("tag", "device", "source", "smoke")},
-        "unit": "the unit, as the failure names it",
-    },
+@command(
+    Request,
+    take=("tag", "device", "source", "smoke"),
+    help={"unit": "the unit, as the failure names it"},
 )
-def repro(
-    c: Context, tag: str = "", device: str = "", source: str = "sdist", unit: str = "", smoke: bool = False
-) -> None:
+def repro(request: Request, *, unit: str = "") -> None:
     """Run one compile unit of a build tree alone, with its whole output: what failed, and nothing else."""
-    with door():
-        from build_recipes.build.plan import make_plan
-        from build_recipes.build.request import Request
-        from build_recipes.build.stages.repro import repro as run_one
-        from build_recipes.kit.paths import Places
+    from build_recipes.build.plan import make_plan
+    from build_recipes.build.stages.repro import repro as run_one
+    from build_recipes.kit.paths import Places
 
-        plan = make_plan(
-            Request(tag=tag, device=device, source=source, smoke=smoke), Places.from_environment()
-        )
-        raise SystemExit(run_one(plan, unit))
+    raise SystemExit(run_one(make_plan(request, Places.from_environment()), unit))
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    iterable=["mirror"],
-    help={
-        **{k: BUILD_HELP[k] for k in ("mirror", "offline", "json")},
-        "tag": "release tags, comma separated (default: every tag with a lock)",
-        "device": "devices, comma separated (default: all with an Arm CPU)",
-        "docs": "also write docs/survey.md, docs/survey.json and the table that estimates are made from",
-    },
-)
-def survey(
-    c: Context,
-    tag: str = "",
-    device: str = "",
-    mirror: Any = None,
-    offline: bool = False,
-    docs: bool = False,
-    json: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What `survey` is asked."""
+
+    tag: str = option("", "release tags, comma separated (default: every tag with a lock)")
+    device: str = option("", "devices, comma separated (default: all with an Arm CPU)")
+    mirrors: tuple[str, ...] = option(
+        (), "URL=DIR: a local repository stands in for URL (repeatable)", name="mirror"
+    )
+    offline: bool = option(False, "use no network: everything comes from the cache")
+    docs: bool = option(False, "also write docs/survey.md, docs/survey.json and the table of estimates")
+    json: bool = option(False, JSON)
+
+
+@command(Survey)
+def survey(asked: Survey) -> None:
     """How far each release comes on each device: lock to configured tree, with units and targets. Compiles nothing."""
-    with door():
-        from build_recipes.build import survey as surveys
-        from build_recipes.kit import console, paths
+    from build_recipes.build import survey as surveys
+    from build_recipes.kit import console, paths
 
-        places = paths.Places.from_environment()
-        tags, names = surveys.asked(tag, device)
-        cells = surveys.survey(tags, names, mirror or [], places, offline=offline)
-        if docs:
-            pairs = [(one, two) for one in surveys.asked("", "")[0] for two in surveys.asked("", "")[1]]
-            surveys.publish(surveys.read_cells(places), pairs, paths.PROJECT / "docs")
-        if json:
-            console.emit_json([cell.__dict__ for cell in cells])
-        else:
-            surveys.show(cells)
+    places = paths.Places.from_environment()
+    tags, names = surveys.asked(asked.tag, asked.device)
+    cells = surveys.survey(tags, names, list(asked.mirrors), places, offline=asked.offline)
+    if asked.docs:
+        pairs = [(one, two) for one in surveys.asked("", "")[0] for two in surveys.asked("", "")[1]]
+        surveys.publish(surveys.read_cells(places), pairs, paths.PROJECT / "docs")
+    if asked.json:
+        console.emit_json([cell.__dict__ for cell in cells])
+    else:
+        surveys.show(cells)
 
 
 @task(

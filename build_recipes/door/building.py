@@ -63,10 +63,12 @@ def build(request: Request, *, install: bool = False, dry: bool = False, json: b
         return
     from build_recipes.build import obtain
     from build_recipes.build import result as outcome
+    from build_recipes.kit import heartbeat
     from build_recipes.kit.console import emit_json
     from build_recipes.kit.paths import Places
 
-    result = obtain.obtain(request, Places.from_environment(), install=install)
+    with heartbeat.beating():
+        result = obtain.obtain(request, Places.from_environment(), install=install)
     outcome.report(result)
     if json:
         emit_json(result.__dict__)

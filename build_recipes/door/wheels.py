@@ -89,13 +89,15 @@ def specialise(
     with door():
         from build_recipes.build import specialising as command
         from build_recipes.build.request import parse_duration
+        from build_recipes.kit import heartbeat
         from build_recipes.kit.console import emit_json
         from build_recipes.kit.paths import Places
         from build_recipes.specialise.wheel import Options
 
         options = Options(native=not slim, keep_ptx=keep_ptx, remake=frozenset(remake or ()))
         asked = command.Asked(source, tuple(device or ()), options, jobs, parse_duration(time_box))
-        done = command.run(asked, Places.from_environment())
+        with heartbeat.beating():
+            done = command.run(asked, Places.from_environment())
         if json:
             emit_json([one.as_dict() for one in done])
         command.show(done)
@@ -343,8 +345,10 @@ def rebuild(
     with door(json):
         from build_recipes.build import again
         from build_recipes.build import rebuild as rebuilding
+        from build_recipes.kit import heartbeat
 
         if check:
-            again.show(wheel, cache=cache, json=json)
+            with heartbeat.beating():
+                again.show(wheel, cache=cache, json=json)
             return
         rebuilding.show(wheel, json=json)

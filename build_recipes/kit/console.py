@@ -60,9 +60,10 @@ _COMMAND = re.compile(r"(?<![\w/.-])\./inv(?![\w/-])")
 
 @dataclass
 class Printed:
-    """What this process has printed for machines."""
+    """What this process has printed: documents for machines, and the last stage for people."""
 
     documents: int = 0
+    step: str = ""
 
 
 printed = Printed()
@@ -110,8 +111,14 @@ def say(text: str = "", style: str | None = None) -> None:
 
 def step(name: str, detail: str = "") -> None:
     """Announce a stage."""
+    printed.step = name
     console().print(f"[bold cyan]{name:>10}[/]  ", end="")
     console().print(as_called(detail), markup=False)
+
+
+def last_step() -> str:
+    """The stage that was announced last; empty where there was none."""
+    return printed.step
 
 
 def warn(text: str) -> None:
@@ -163,6 +170,14 @@ def size(octets: float) -> str:
             return f"{octets:.0f} {unit}" if octets >= 10 or unit == "B" else f"{octets:.1f} {unit}"
         octets /= 1000
     raise AssertionError("unreachable")
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its word: ``1 unit``, ``2 units``.
+
+    :param many: the plural, where it is not ``one`` with an s.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def duration(seconds: float) -> str:

@@ -24,6 +24,7 @@ import psutil
 
 from build_recipes.build.compiling.box import Box
 from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
+from build_recipes.kit.console import count
 from build_recipes.kit.limits import Machine
 
 RESERVE_GIB = 1.0
@@ -269,9 +270,30 @@ class Broker:
         return [unit.name for unit in self.running]
 
     def _fits(self, unit: Unit, held: Mapping[int, float]) -> bool:
+        return self._left_gib(held) >= unit.cost.gib
+
+    def _left_gib(self, held: Mapping[int, float]) -> float:
+        """Memory that can be promised now, GiB."""
         promised = sum(max(0.0, other.cost.gib - held.get(other.pid, 0.0)) for other in self.running)
         free = self.free_gib() if self.free_gib else self.machine.available() / 2**30
-        return free - promised - RESERVE_GIB >= unit.cost.gib
+        return free - promised - RESERVE_GIB
+
+    def waits(self) -> list[str]:
+        """How many units wait, and for what, as people read it: ``3 wait for 12.3 GiB, 9.1 free``."""
+        late = [unit for unit in self.waiting if not self._in_time(unit)]
+        ready = [unit for unit in self.waiting if unit not in late]
+        said = []
+        if len(self.running) >= self.cores:
+            said = [f"{count(len(ready), 'waits', 'wait')} for a core"] if ready else []
+        elif ready:
+            left = self._left_gib(held_by([other.pid for other in self.running]))
+            short = [unit.cost.gib for unit in ready if unit.cost.gib > left]
+            if short and self.running:
+                need = f"{min(short):.1f} GiB, {max(0.0, left):.1f} free"
+                said = [f"{count(len(short), 'waits', 'wait')} for {need}"]
+        if late:
+            said.append(f"{count(len(late), 'does', 'do')} not fit into the time box")
+        return said
 
     def _answer(self, unit: Unit) -> None:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from build_recipes.build.compiling.broker import Broker, Finished
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.compiling.progress import Progress
-from build_recipes.kit import process
+from build_recipes.kit import heartbeat, process
 from build_recipes.kit.console import duration, say
 
 WAITING_MARGIN = 6
@@ -86,7 +86,10 @@ def drive(
     begin = log.stat().st_size if log.exists() else 0
     command: list[str | Path] = [graph.ninja, "-j", str(jobs), *graph.targets]
     try:
-        with process.spawn(command, cwd=graph.folder, env=environment, output=log) as child:
+        with (
+            heartbeat.telling(lambda: progress.line(broker)),
+            process.spawn(command, cwd=graph.folder, env=environment, output=log) as child,
+        ):
             try:
                 while child.poll() is None:
                     for key, _ in selector.select(timeout=0.1):

@@ -6,7 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from build_recipes.build.compiling.costs import Cost, expected
-from build_recipes.kit.console import console, duration, say
+from build_recipes.kit.console import console, count, duration, say
+
+SLOW = 2.0
+"""A unit that has run for more than so many times what it should take is shown with that."""
 
 if TYPE_CHECKING:
     from build_recipes.build.compiling.broker import Broker, Finished
@@ -42,12 +45,21 @@ class Progress:
         if not self._status or now - self._drawn < 0.5:
             return
         self._drawn = now
-        names = ", ".join(unit.name.rsplit("/", 1)[-1] for unit in broker.running) or "waiting"
-        free = broker.machine.available() / 2**30
-        self._status.update(
-            f"[{self._done}/{self._total}] {names} | {len(broker.running)}/{broker.cores} jobs | "
-            f"{free:.1f} GiB free | {duration(now - self._started)} | about {duration(self.left(broker))} left"
-        )
+        from rich.markup import escape
+
+        self._status.update(escape(f"{self.line(broker)}; {duration(now - self._started)} so far"))
+
+    def line(self, broker: Broker) -> str:
+        """What goes on, in one line: units done, what runs, what waits and for what, and how long it will take."""
+        now = time.monotonic()
+        running = []
+        for unit in broker.running:
+            ran = now - (unit.started or now)
+            late = f", {duration(unit.cost.seconds)} expected" if ran > SLOW * unit.cost.seconds + 60 else ""
+            running.append(f"{unit.name.rsplit('/', 1)[-1]} ({duration(ran)}{late})")
+        parts = [f"{count(len(running), 'runs', 'run')}: {', '.join(running)}" if running else "nothing runs"]
+        parts += broker.waits()
+        return f"[{self._done}/{self._total}] {'; '.join(parts)}; about {duration(self.left(broker))} left"
 
     def left(self, broker: Broker) -> float:
         """Estimated wall seconds to the end."""

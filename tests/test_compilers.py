@@ -98,6 +98,7 @@ def test_only_what_the_device_compiles_asks_for_its_compiler(
     with pytest.raises(ToolchainMismatch, match=r"_deep_gemm_C of v0\.31\.0 needs GCC 13") as caught:
         check_given(plan)
     assert "put a GCC 13" in caught.value.advice or "apt-get" in caught.value.advice
+    assert caught.value.advice.endswith("--without _deep_gemm_C")
     assert "needs GCC 13" in preview(plan)["compiler"]["problem"]
     without = dataclasses.replace(plan, request=dataclasses.replace(plan.request, without=("_deep_gemm_C",)))
     assert host_compiler(without) == found

@@ -36,6 +36,8 @@ from build_recipes.patching.series import selected
 from build_recipes.sources.lockfile import Lock, TorchPin, load_lock
 from build_recipes.sources.own import own_lock, own_source
 from build_recipes.toolchain import ccache
+from build_recipes.toolchain import sysroot as sysroots
+from build_recipes.toolchain.sysroot import Sysroot
 
 BUILD_TYPES = ("Release", "RelWithDebInfo", "Debug", "MinSizeRel")
 TOOLKIT_GLIBC = (2, 39)
@@ -65,6 +67,8 @@ class Plan:
     tree: Path
     """The build tree of this tag and device."""
     places: Places
+    sysroot: Sysroot | None = None
+    """What a cross build is bound to in place of the compiler's own C library."""
     here: bool = False
     """Whether this machine is the device."""
     words: str = ""
@@ -106,6 +110,7 @@ class Plan:
             "smoke": self.request.smoke,
             "type": self.request.build_type,
             "host": self.host.machine,
+            **({"sysroot": self.sysroot.identity} if self.sysroot else {}),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -233,6 +238,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         tree=places.build / f"{lock.tag}-{name}{'-smoke' if request.smoke else ''}",
         places=places,
         words=own.words if own else f"--tag {request.tag}",
+        sysroot=_sysroot(request, machine, cross=host.machine != machine.machine),
         here=detected == name,
     )
     check_path(made.tree)
@@ -274,13 +280,26 @@ def check_glibc(plan: Plan) -> None:
     :raises GlibcTooNew: before the hour of compiling that would end at the audit.
     """
     c23 = versions.facts().c23_glibc
-    if plan.host.glibc >= c23 > plan.promised_glibc and "glibc" not in plan.request.allow:
-        here, needed, there = ("{}.{}".format(*one) for one in (plan.host.glibc, c23, plan.promised_glibc))
+    used = plan.sysroot.glibc if plan.sysroot else plan.host.glibc
+    if used >= c23 > plan.promised_glibc and "glibc" not in plan.request.allow:
+        here, needed, there = ("{}.{}".format(*one) for one in (used, c23, plan.promised_glibc))
+        older = f"; or bind it to an older one with --sysroot DIR: {sysroots.ADVICE}" if plan.cross else ""
         raise GlibcTooNew(
             f"a wheel built on glibc {here} needs glibc {needed}; the system of {plan.device_name} has {there}",
-            "build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself; "
+            f"build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself{older}; "
             "or, where the device's system is newer: --allow glibc",
         )
+
+
+def _sysroot(request: Request, machine: Device, *, cross: bool) -> Sysroot | None:
+    if not request.sysroot:
+        return None
+    if not cross:
+        raise UsageError(
+            "--sysroot is for cross builds; a native build is bound to this machine's own C library",
+            "leave --sysroot out, or cross-compile on x86_64",
+        )
+    return sysroots.read(Path(request.sysroot), machine.machine)
 
 
 def choose_torch(lock: Lock, version: str) -> TorchPin:

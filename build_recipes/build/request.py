@@ -18,8 +18,9 @@ def without_places(facts: Mapping[str, object]) -> dict[str, object]:
         told["mirrors"] = [text.partition("=")[0] for text in facts["mirrors"]]  # type: ignore[attr-defined]
     if told.get("source") not in (None, "sdist", "git"):
         told["source"] = "folder"
-    if told.get("cuda") not in (None, "", "wheels"):
-        told["cuda"] = "given"
+    for key in ("cuda", "sysroot"):
+        if told.get(key) not in (None, "", "wheels"):
+            told[key] = "given"
     torch = told.get("torch")
     if isinstance(torch, str) and torch.startswith("existing"):
         told["torch"] = "existing"
@@ -63,6 +64,9 @@ class Request:
     cuda: str = option(
         "",
         "CUDA toolkit: a folder, or 'wheels' to assemble one from PyPI (default: CUDA_HOME, system, wheels)",
+    )
+    sysroot: str = option(
+        "", "cross builds: a folder with the C library of an older release, which the wheel is bound to"
     )
     only: tuple[str, ...] = option(
         (), "extension modules to build, comma separated: _C,_moe_C,...", read=comma_separated

@@ -115,9 +115,10 @@ def advice(wanted: Wanted) -> str:
         if _offered(name):
             return f"sudo apt-get install -y {name}  # the build finds it by its name"
     where = "cross-compile" if wanted.cross else "build"
+    bound = " (for a board with an older glibc than theirs, with --sysroot DIR)" if wanted.cross else ""
     return (
         f"this distribution has no package of it: {where} on one that has, such as Debian 13 or Ubuntu 24.04 "
-        f"(g++-13, g++-14), or put a GCC {wanted.oldest} or newer on PATH as {wanted.prefix}g++-{least}"
+        f"(g++-13, g++-14){bound}, or put a GCC {wanted.oldest} or newer on PATH as {wanted.prefix}g++-{least}"
     )
 
 

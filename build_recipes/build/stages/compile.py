@@ -23,7 +23,7 @@ from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, memory_note, swap_advice
 from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
-from build_recipes.build.stages.given import host_compiler
+from build_recipes.build.stages.given import bound_compiler
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
 from build_recipes.kit import evidence, process
@@ -87,7 +87,7 @@ def build_environment(plan: Plan, fetched: Fetched, made: Provisioned) -> dict[s
         if tree.variable and tree.name in fetched.trees and tree.name not in linked
     }
     own = plan.environment(made.cuda_home, made.python, variables)
-    compiler = host_compiler(plan)
+    compiler = bound_compiler(plan)
     if plan.cross:
         answers = cross.device_python(
             plan.tree / "device-python",

@@ -16,8 +16,8 @@ from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import parse_python
-from build_recipes.kit.errors import CpuTorch, ToolFailed, TorchCudaMismatch, UsageError
-from build_recipes.toolchain import compilers, cuda
+from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, ToolFailed, TorchCudaMismatch, UsageError
+from build_recipes.toolchain import compilers, cuda, sysroot
 
 
 def check_given(plan: Plan) -> None:
@@ -72,7 +72,22 @@ def host_compiler(plan: Plan) -> compilers.Compiler | None:
     )
     if "gcc" in plan.request.allow:
         return next(compilers.there(wanted.prefix), None)
-    return compilers.choose(wanted)
+    try:
+        return compilers.choose(wanted)
+    except ToolchainMismatch as error:
+        if not needed:
+            raise
+        out = ",".join([*plan.request.without, *needed])
+        raise ToolchainMismatch(
+            error.args[0],
+            f"{error.advice}; or leave out what asks for it, which makes the wheel a partial one: --without {out}",
+        ) from None
+
+
+def bound_compiler(plan: Plan) -> compilers.Compiler | None:
+    """`host_compiler`, bound to the plan's sysroot where it has one: programs in the tree that call it."""
+    found = host_compiler(plan)
+    return sysroot.bind(found, plan.sysroot, plan.tree / "sysroot") if found and plan.sysroot else found
 
 
 def declared(torch: Path) -> tuple[str, str] | None:

@@ -16,7 +16,13 @@ from packaging.version import Version
 
 from build_recipes.build.plan import TOOLKIT_GLIBC, Plan
 from build_recipes.build.stages import record
-from build_recipes.build.stages.given import check_torch, existing_torch, host_compiler, path_without_tool
+from build_recipes.build.stages.given import (
+    bound_compiler,
+    check_torch,
+    existing_torch,
+    host_compiler,
+    path_without_tool,
+)
 from build_recipes.kit import evidence, process
 from build_recipes.kit.console import warn
 from build_recipes.kit.errors import CpuTorch, ToolchainMismatch, ToolFailed, UsageError
@@ -67,7 +73,9 @@ def provision(plan: Plan) -> Provisioned:
     compiler = host_compiler(plan)
     if compiler and compiler.cxx not in ("g++", f"{plan.device.machine}-linux-gnu-g++"):
         inputs["compiler"] = compiler.cxx
-    parts = ("env", "cuda", "target", "python-headers", "toolchain.cmake")
+    if plan.sysroot:
+        inputs["sysroot"] = [str(plan.sysroot.folder), plan.sysroot.identity]
+    parts = ("env", "cuda", "target", "python-headers", "toolchain.cmake", "sysroot")
     done = record.once(
         plan.tree,
         "provision",
@@ -103,7 +111,7 @@ def _provision(plan: Plan) -> dict[str, object]:
         headers = cross.python_headers(plan.places.toolkits, plan.host.python_include, plan.device.machine)
         headers = _into_tree(headers, plan.tree / "python-headers")
         toolchain = cross.toolchain_file(
-            plan.tree / "toolchain.cmake", toolkit, plan.device.machine, headers, host_compiler(plan)
+            plan.tree / "toolchain.cmake", toolkit, plan.device.machine, headers, bound_compiler(plan)
         )
     else:
         torch = _installed_torch(plan, python, existing)

@@ -25,7 +25,12 @@ from build_recipes.sources import rust
 from build_recipes.sources.library import Library
 from build_recipes.sources.modules import Crate
 
-MAIN = 'fn main() { println!("{} {}", std::env::consts::ARCH, needed::VALUE); }\n'
+MAIN = """fn main() {
+    println!("{} {}", std::env::consts::ARCH, needed::VALUE);
+    if std::env::args().count() > 1 { println!("{}", needed::place()); }
+}
+"""
+LIB = "pub const VALUE: u32 = 42;\npub fn place() -> &'static str { file!() }\n"
 MANIFEST = '[package]\nname = "small"\nversion = "0.1.0"\nedition = "2021"\n\n[features]\nsome = []\n'
 PROGRAM = Crate("Cargo.toml", ("--bin", "small"), ("some",), program=True)
 
@@ -36,7 +41,7 @@ def crate(folder: Path) -> tuple[Path, str]:
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, text in (
             ("Cargo.toml", '[package]\nname = "needed"\nversion = "1.2.3"\nedition = "2021"\n'),
-            ("src/lib.rs", "pub const VALUE: u32 = 42;\n"),
+            ("src/lib.rs", LIB),
         ):
             entry = tarfile.TarInfo(f"needed-1.2.3/{name}")
             entry.size = len(text)
@@ -78,7 +83,7 @@ def test_crates_come_by_hash_and_are_kept(tmp_path: Path, registry: str) -> None
     library = Library(tmp_path / "git", {})
     config = rust.vendor(tree / "Cargo.lock", tmp_path / "crates", library, downloads)
     kept = tmp_path / "crates/crates/needed-1.2.3"
-    assert (kept / "src/lib.rs").read_text() == "pub const VALUE: u32 = 42;\n"
+    assert (kept / "src/lib.rs").read_text() == LIB
     assert registry in (kept / ".cargo-checksum.json").read_text()
     assert 'replace-with = "armory"' in config.read_text()
     (tmp_path / "registry/needed/needed-1.2.3.crate").unlink()
@@ -113,14 +118,20 @@ def test_a_program_is_compiled_for_the_device(tmp_path: Path, registry: str) -> 
     places = Places.from_environment()
     chosen = rust.toolchain(places, "aarch64", "1.95", host)
     assert chosen.version == "1.96.0"
-    tree = source(tmp_path / "tree", registry)
-    config = rust.vendor(
-        tree / "Cargo.lock", tmp_path / "crates", Library(tmp_path / "git", {}), tmp_path / "got"
-    )
-    built = cargo(
-        chosen, tree / "Cargo.toml", PROGRAM, machine="aarch64", cross=True, config=config, into=tmp_path / "rust",
-        log=tmp_path / "rust.log", variables={},
-    )  # fmt: skip
+
+    def make(root: Path) -> Path:
+        tree = source(root / "tree", registry)
+        config = rust.vendor(
+            tree / "Cargo.lock", root / "crates", Library(tmp_path / "git", {}), tmp_path / "got"
+        )
+        return cargo(
+            chosen, tree / "Cargo.toml", PROGRAM, machine="aarch64", cross=True, config=config, into=root / "rust",
+            log=root / "rust.log", variables={},
+        )  # fmt: skip
+
+    built = make(tmp_path)
+    assert b"../crates/crates/needed-1.2.3/src/lib.rs" in built.read_bytes()
+    assert make(tmp_path / "some/other/folder").read_bytes() == built.read_bytes()
     with mapped(built) as elf:
         assert elf.machine == "aarch64"
     if emulator := shutil.which("qemu-aarch64-static"):

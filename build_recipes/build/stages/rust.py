@@ -95,6 +95,7 @@ def cargo(
     """Build one program.
 
     :param config: cargo's configuration that names the crates' folders (`rust.vendor`).
+    :param into: cargo's folder, directly in the build tree: paths of the tree do not get into the program.
     :returns: the program.
     :raises CompileFailed: with cargo's last words.
     """
@@ -117,6 +118,7 @@ def cargo(
     }
     words: list[str | Path] = [chosen.cargo, "build", "--release", "--frozen", "--manifest-path", manifest]
     words += ["--target", target, "--config", config, *crate.arguments]
+    words += ["--config", f'build.rustflags=["--remap-path-prefix={into.parent}=.."]']
     words += ["--features", ",".join(crate.features)] if crate.features else []
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)

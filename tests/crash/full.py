@@ -1,18 +1,20 @@
 """Fill the disk at each stage of a real smoke build, and go on with room: evidence on demand (needs root, to mount).
 
-    python tests/crash/full.py FOLDER [ROOM]
+    python tests/crash/full.py FOLDER [ROOM [STAGES]]
 
 FOLDER gets a cache of its own (or a link to a filled one) and a disk image of 12 GiB, mounted, on which the tree and
-the wheels are made. A run is cut in each stage: when the output says that the stage before it has ended, everything
-but ROOM bytes (default 100 kB) of the disk is taken. A cut is right when the command ends with exit code 44 in a few
-lines. (ccache is off then, so that it is the compiler that meets the full disk.) Then the disk has room again and the
-same command is typed; at the end the wheel must have the members of a build without a cut, byte for byte. One line a
-cut goes to stdout.
+the wheels are made; an image that a killed run left is gone on with. A run is cut in each stage (STAGES is a regular
+expression on their names): when the output says that the stage before it has ended, everything but ROOM bytes (default
+100 kB) of the disk is taken. A cut is right when the command ends with exit code 44 in a few lines. (In the compile
+stage ccache is off, so that it is the compiler that meets the full disk.) Then the disk has room again and the same
+command is typed; at the end the wheel must have the members of a build without a cut, byte for byte. One line a cut
+goes to stdout.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def build(folder: Path, mount: Path, cut: str, room: int) -> tuple[int, str]:
     blocker = mount / "blocker"
     places = {"CACHE": folder / "cache", "BUILD": mount / "build", "WHEELS": mount / "wheels"}
     environment = {**os.environ, **{f"VLLM_ARMORY_{name}": str(path) for name, path in places.items()}}
-    if cut:
+    if cut == CUTS["compile"]:
         environment["CCACHE_DISABLE"] = "1"
     said: list[str] = []
     with subprocess.Popen(
@@ -62,13 +64,17 @@ def main() -> int:
     room = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
     mount, image = folder / "mount", folder / "image"
     mount.mkdir(parents=True, exist_ok=True)
-    with image.open("wb") as stream:
-        stream.truncate(12 * GIB)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-    wrong = 0
+    if not image.exists():
+        with image.open("wb") as stream:
+            stream.truncate(12 * GIB)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    if not mount.is_mount():
+        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    only = re.compile(sys.argv[3] if len(sys.argv) > 3 else "")
+    cuts = {stage: mark for stage, mark in CUTS.items() if only.search(stage)}
+    wrong, same = 0, False
     try:
-        for stage, mark in CUTS.items():
+        for stage, mark in cuts.items():
             started = time.monotonic()
             code, said = build(folder, mount, mark, room)
             error = said[said.find("error ") :] if "error " in said else said[-2000:]
@@ -93,7 +99,7 @@ def main() -> int:
     finally:
         subprocess.run(["umount", mount], check=False)
         image.unlink()
-    print(f"{len(CUTS)} cuts, {wrong} wrong")
+    print(f"{len(cuts)} cuts, {wrong} wrong")
     return 1 if wrong or not same else 0
 
 

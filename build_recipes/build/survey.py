@@ -20,6 +20,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from build_recipes.build import sampling
 from build_recipes.build.compiling import estimate, surveyed
 from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.modules import LEFT_OUT
@@ -68,6 +69,8 @@ class Cell:
     """Of these the pins that stopped it, or that something of the device's is compiled from: ``cutlass v4.7.1``."""
     modules: dict[str, dict[str, object]] = field(default_factory=dict)
     """Target: kind, units, and how many of its CUDA units load, are compiled by a driver, or do neither."""
+    compiled: dict[str, str] = field(default_factory=dict)
+    """Target to what became of the one unit of it that was compiled: empty where it compiles, else the error."""
     units: dict[str, list[str] | None] = field(default_factory=dict)
     """Target to its units, without its name; None where they are not known."""
     cpu_s: float = 0
@@ -105,15 +108,19 @@ def survey(
     places: Places,
     *,
     offline: bool = False,
+    sample: bool = False,
 ) -> list[Cell]:
-    """Go through all pairs; those that were done before are read. A cell that stops does not stop the others."""
+    """Go through all pairs; those that were done before are read. A cell that stops does not stop the others.
+
+    :param sample: compile one unit of each module, too (`sampling`).
+    """
     found: list[Cell] = []
     tree = places.build / "survey/tree"
     for tag in tags:
         for name in names:
             kept = places.build / "survey/cells" / f"{tag}-{name}.json"
             request = Request(tag=tag, device=name, mirrors=tuple(mirrors), offline=offline, allow=("gcc",))
-            cell = _cell(request, places, tree, kept)
+            cell = _cell(request, places, tree, kept, places.build / "survey/compiled" if sample else None)
             found.append(cell)
             say(f"{tag} {name}: {one_line(cell)}")
     remove_tree(tree)
@@ -151,17 +158,18 @@ def _read(path: Path) -> Cell | None:
         return None
 
 
-def _cell(request: Request, places: Places, tree: Path, kept: Path) -> Cell:
+def _cell(request: Request, places: Places, tree: Path, kept: Path, compiled: Path | None) -> Cell:
     cell, began = Cell(request.tag, request.device), time.monotonic()
     try:
         plan = dataclasses.replace(make_plan(request, places), tree=tree)
         cell.fingerprint = plan.fingerprint
         before = _read(kept)
-        if before is not None and before.fingerprint == plan.fingerprint and before.stage == "done":
+        done = before is not None and before.fingerprint == plan.fingerprint and before.stage == "done"
+        if before is not None and done and (before.compiled or not compiled):
             return before
         with tree_lock(tree):
             try:
-                _walk(plan, cell)
+                _walk(plan, cell, compiled)
             finally:
                 cell.lacks = needed(plan, cell)
     except ArmoryError as error:
@@ -171,7 +179,7 @@ def _cell(request: Request, places: Places, tree: Path, kept: Path) -> Cell:
     return cell
 
 
-def _walk(plan: Plan, cell: Cell) -> None:
+def _walk(plan: Plan, cell: Cell, compiled: Path | None) -> None:
     """The stages, each named in the cell before it begins."""
     cell.stage = "fetch"
     fetched = fetch_sources(plan, whatever=True)
@@ -188,12 +196,25 @@ def _walk(plan: Plan, cell: Cell) -> None:
     remove_tree(plan.tree / "deps")
     compiling.run_cmake(plan, made, compiling.cmake_arguments(plan, fetched, made), environment)
     cell.stage = "units"
-    read_units(plan, fetched, folder, made.python.parent / "ninja", cell)
+    found = read_units(plan, fetched, folder, made.python.parent / "ninja", cell)
+    for target, commands in found.items() if compiled else ():
+        one = sampling.try_one(
+            commands, pair=f"{cell.tag} {cell.device}", torch=made.torch_version, folder=folder, env=environment,
+            kept=compiled or folder,
+        )  # fmt: skip
+        if one:
+            cell.compiled[target] = one.error
     cell.stage = "done"
 
 
-def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Cell) -> None:
-    """What is compiled of each module, and what becomes of its targets on the device."""
+def read_units(
+    plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Cell
+) -> dict[str, tuple[graphs.Command, ...]]:
+    """What is compiled of each module, and what becomes of its targets on the device.
+
+    :returns: target to its commands, of the modules whose sources are there.
+    """
+    found: dict[str, tuple[graphs.Command, ...]] = {}
     capability = architectures.number(plan.device.capability)
     names: list[str] = []
     for module in makeup(fetched.vllm).modules:
@@ -221,11 +242,14 @@ def read_units(plan: Plan, fetched: Fetched, folder: Path, ninja: Path, cell: Ce
             gone and commands
         ):  # what a placeholder's own CMake would add to the commands is not to be seen in them
             row["missing"] = ", ".join(gone)
+        else:
+            found[module.target] = commands
         cell.modules[module.target] = row
         cell.units[module.target] = [command.unit.partition("/")[2] for command in commands]
         names += [command.unit for command in commands]
     made = estimate.of_units(names, {}, "")
     cell.cpu_s, cell.gib = round(made.cpu_s), round(made.gib, 1)
+    return found
 
 
 def fate(command: graphs.Command, capability: int) -> str:
@@ -257,6 +281,10 @@ def one_line(cell: Cell) -> str:
         text += f"; not known: {', '.join(unknown)}"
     if dead := [target for target, row in cell.modules.items() if row.get(NONE)]:
         text += f"; does not load: {', '.join(dead)}"
+    if cell.compiled:
+        text += f"; one unit each of {len(cell.compiled)} modules compiled"
+    if broken := [target for target, error in cell.compiled.items() if error]:
+        text += f", not of {', '.join(broken)}"
     return text
 
 
@@ -335,6 +363,11 @@ def _text(cell: Cell | None, notes: dict[str, int]) -> str:
         said.append(f"stops at {cell.stage} ({cell.code}): {cell.error}")
     if short := lacks(cell):
         said.append(f"not at hand: {', '.join(short)}")
+    said += [
+        f"{target}: a unit of it does not compile: {error}"
+        for target, error in cell.compiled.items()
+        if error
+    ]
     for target, row in cell.modules.items():
         if row.get(NONE):
             said.append(

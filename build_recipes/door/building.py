@@ -126,19 +126,24 @@ class Survey:
         (), "URL=DIR: a local repository stands in for URL (repeatable)", name="mirror"
     )
     offline: bool = option(False, "use no network: everything comes from the cache")
+    compile: bool = option(
+        False, "also compile one unit of each module, each source for each target once (minutes a pair)"
+    )
     docs: bool = option(False, "also write docs/survey.md, docs/survey.json and the table of estimates")
     json: bool = option(False, JSON)
 
 
 @command(Survey)
 def survey(asked: Survey) -> None:
-    """How far each release comes on each device: lock to configured tree, with units and targets. Compiles nothing."""
+    """How far each release comes on each device: lock to configured tree, with units and targets."""
     from build_recipes.build import survey as surveys
     from build_recipes.kit import console, paths
 
     places = paths.Places.from_environment()
     tags, names = surveys.asked(asked.tag, asked.device)
-    cells = surveys.survey(tags, names, list(asked.mirrors), places, offline=asked.offline)
+    cells = surveys.survey(
+        tags, names, list(asked.mirrors), places, offline=asked.offline, sample=asked.compile
+    )
     if asked.docs:
         pairs = [(one, two) for one in surveys.asked("", "")[0] for two in surveys.asked("", "")[1]]
         surveys.publish(surveys.read_cells(places), pairs, paths.PROJECT / "docs")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from build_recipes.build.compiling.graph import read_graph
 from build_recipes.build.plan import Plan
+from build_recipes.build.sampling import plain
 from build_recipes.build.stages import record
 from build_recipes.kit import process
 from build_recipes.kit.console import say
@@ -29,14 +30,10 @@ def repro(plan: Plan, unit: str) -> int:
     if unit not in commands:
         near = difflib.get_close_matches(unit, commands, n=3, cutoff=0.3)
         raise UsageError(f"no unit is called '{unit}'", f"the nearest: {', '.join(near) or 'none'}")
-    words = shlex.split(commands[unit].command)
-    plain = words[next(index for index, word in enumerate(words) if Path(word).name in COMPILERS) :]
-    say(shlex.join(plain))
+    words = plain(commands[unit].command)
+    say(shlex.join(words))
     environment = {
         **process.child_environment(*process.COMPILER_LEAKS),
         **plan.environment(Path(made.outputs["cuda_home"]), ninja.parent / "python", {}),
     }
-    return process.passed_through(plain, cwd=folder, env=environment)
-
-
-COMPILERS = ("nvcc", "g++", "gcc", "c++", "cc", "aarch64-linux-gnu-g++", "aarch64-linux-gnu-gcc")
+    return process.passed_through(words, cwd=folder, env=environment)

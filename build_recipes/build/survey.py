@@ -235,6 +235,8 @@ def read_units(
         commands = graphs.read_graph(folder, ninja, [module.target]).commands if there else ()
         tally = Counter(fate(command, capability) for command in commands if command.cuda)
         row: dict[str, object] = {"kind": module.kind.value, "units": len(commands), **tally}
+        if codes := sorted({code for command in commands if command.cuda for code in command.codes}):
+            row["targets"] = codes
         if stray := sorted({target for command in commands if command.cuda
                             for target in strays(command, capability)}):  # fmt: skip
             row["does not load"] = stray

@@ -213,3 +213,47 @@ def release(
         done = command.publish(command.Options(config=config), from_, repository, index)
         if json:
             emit_json(done)
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    iterable=["mirror"],
+    help={
+        "tag": "vLLM release tag that is to be followed, such as v0.33.0",
+        "newest": "every final release on the index that is newer than the newest lock here",
+        "device": "devices to survey, comma separated (default: all with an Arm CPU)",
+        "mirror": "URL=DIR: a local repository that stands in for an address (repeatable)",
+        "json": "print one JSON document on stdout",
+    },
+)
+def adopt(
+    c: Context, tag: str = "", newest: bool = False, device: str = "", mirror: Any = None, json: bool = False
+) -> None:
+    """Bring a new release of vLLM into the project: lock, facts, patches, omni, survey, companions, and a report."""
+    with door(json):
+        from build_recipes.nightly.adopt import command
+
+        command.adopt(tag, newest=newest, device=device, mirrors=tuple(mirror or ()), json=json)
+
+
+@task(
+    auto_shortflags=False,
+    positional=[],
+    help={
+        "changes": "folder with changes.json and files, as adopt --newest leaves it in wheels/adopted",
+        "repository": "owner/name (default: GitHub Actions' own)",
+        "json": "print one JSON document on stdout",
+    },
+)
+def propose(c: Context, changes: str = "", repository: str = "", json: bool = False) -> None:
+    """Open a pull request on GitHub with what adopt changed; one that is open is brought up to date."""
+    with door(json):
+        from build_recipes.kit.console import emit_json, say
+        from build_recipes.nightly.adopt import propose as proposing
+
+        opened = proposing.propose(changes, repository)
+        if json:
+            emit_json({"pull_requests": opened})
+        else:
+            say("\n".join(opened) or "nothing to propose")

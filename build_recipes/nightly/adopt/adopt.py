@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from packaging.version import Version
 
 from build_recipes.facts import device as devices
@@ -118,8 +119,19 @@ def adopt(asked: Asked, places: Places) -> Adoption:
         _companions(runner, asked)
     else:
         done.person.append(f"there is no lock: {' '.join(done.steps[-1].said[-2:])}")
+    done = _without_places(done, asked, places)
     write_report(done, asked.docs)
     return done
+
+
+def _without_places(done: Adoption, asked: Asked, places: Places) -> Adoption:
+    """The same, less the folders of this machine: it goes into the project."""
+    text = json.dumps(asdict(done))
+    for mirror in asked.mirrors:
+        text = text.replace(mirror.partition("=")[2], "MIRROR")
+    for name in ("build", "cache", "wheels"):
+        text = text.replace(str(getattr(places, name)), name.upper())
+    return msgspec.convert(json.loads(text), Adoption)
 
 
 def write_report(done: Adoption, docs: Path) -> Path:
@@ -145,7 +157,8 @@ class _Runner:
 
     def run(self, name: str, words: list[str]) -> Any:
         """Run ``./inv WORDS --json``. Returns its document; None where it printed none."""
-        command = shlex.join(["./inv", *words])
+        shown = [word for at, word in enumerate(words) if "--mirror" not in (word, words[at - 1])]
+        command = shlex.join(["./inv", *shown])
         step(name, command)
         log = self.logs / f"{name.replace(' ', '-')}.log"
         remove_tree(log) if log.is_dir() else log.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ def test_two_nights_of_quick_commands(tmp_path: Path) -> None:
     )
     with github_fake.serving(tmp_path / "hub", source_of(tmp_path, config)) as fake:
         player = player_of(tmp_path, fake)
-        rest = {name: "success" for name in ("matrix", "cache", "adopt", "propose", "publish", "page")}
+        rest = dict.fromkeys(("matrix", "cache", "adopt", "propose", "publish", "page"), "success")
         first = states(player.play(".github/workflows/nightly.yml"))  # type: ignore[arg-type]
         assert first == {**rest, "build v0.12.0-thor": "success", "build v0.12.7-thor": "failure"}, player.log
         events = [json.loads(row) for row in (fake.root / "pages/feed.jsonl").read_text().splitlines()]

@@ -57,7 +57,8 @@ def look(config: Config, places: Places, *, offline: bool) -> World:
     if not offline:
         try:
             releases = registry.releases("vllm")
-            omni = registry.releases("vllm-omni") if config.omni.newest else []
+            kinds = ("sdist", "wheel")  # newer ones come as wheels alone
+            omni = registry.releases("vllm-omni", kinds=kinds) if config.omni.newest else []
         except NetworkError as error:
             warn(f"{error.args[0]}; the releases that vllm.toml names are used")
     if config.tags.main:

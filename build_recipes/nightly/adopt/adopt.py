@@ -281,7 +281,7 @@ def _patches(runner: _Runner, asked: Asked) -> None:
 def _omni(runner: _Runner, asked: Asked) -> None:
     """This tag against the newest releases of vllm-omni, and the newest of those against the tags before."""
     try:
-        known = sorted(registry.releases("vllm-omni"), key=Version)[-OMNI:]
+        known = registry.releases("vllm-omni", kinds=("sdist", "wheel"))[-OMNI:]
     except ArmoryError as error:
         runner.done.person.append(f"vllm-omni was not looked at: {error.args[0]}")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ runners = ["arm64"]
 [[runner]]
 name = "arm64"
 labels = ["ubuntu-24.04-arm"]
-machine = "aarch64"
+machine = "{machine}"
 cores = 4
 memory_gib = 16
 time_box = "2h"
@@ -54,7 +55,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def night_of(tags: str, steps: list[dict[str, object]], *, main: bool) -> str:
-    text = REHEARSAL.format(tags=tags, main=str(main).lower())
+    text = REHEARSAL.format(tags=tags, main=str(main).lower(), machine=platform.machine())
     for step in steps:
         text += "[[step]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in step.items())
     return text

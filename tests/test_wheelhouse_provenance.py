@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -21,9 +22,12 @@ from wheel_maker import thor_wheel
 from build_recipes.build import rebuild
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request, request_as_dict, without_places
-from build_recipes.kit import ourselves
+from build_recipes.kit import ourselves, process
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places
+from build_recipes.sources.fetch import _full_commit
+from build_recipes.sources.library import Library
+from build_recipes.sources.lockfile import load_lock
 from build_recipes.wheelhouse.provenance import MEMBER, Inputs, read, sbom, statement, write_statement
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 
@@ -197,3 +201,20 @@ def test_other_peoples_validators_take_the_documents(inputs: Inputs, tmp_path: P
     broken = json.loads(sbom(inputs))
     broken["components"][0]["type"] = "thing"
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(broken)) is not None
+
+
+def test_a_short_commit_is_completed_where_the_repository_can_be_asked(
+    places: Places, tmp_path: Path
+) -> None:
+    repository = tmp_path / "vllm"
+    git = ["git", "-C", repository, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    process.capture(["git", "init", "-q", "-b", "main", repository])
+    process.capture([*git, "commit", "-q", "--allow-empty", "-m", "release"])
+    process.capture([*git, "tag", "v0.12.0"])
+    head = process.capture([*git, "rev-parse", "HEAD"])
+    lock = load_lock("v0.12.0")
+    asked = {lock.vllm.repository: repository}
+    for short, whole in ((head[:9], head), ("0" * 9, ""), ("a" * 40, "a" * 40)):
+        pinned = msgspec.structs.replace(lock, vllm=msgspec.structs.replace(lock.vllm, commit=short))
+        assert _full_commit(pinned, Library(places.git, asked, offline=True)) == whole
+    assert _full_commit(lock, Library(places.git, {}, offline=True)) in ("", lock.vllm.commit)

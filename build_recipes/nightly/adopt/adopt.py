@@ -300,7 +300,7 @@ def _omni(runner: _Runner, asked: Asked) -> None:
 
 
 def _survey(runner: _Runner, asked: Asked) -> None:
-    words = ["survey", "--tag", asked.tag, *_mirrors(asked)]
+    words = ["survey", "--tag", asked.tag, "--docs", *_mirrors(asked)]
     if asked.devices:
         words += ["--device", ",".join(asked.devices)]
     document = runner.run("survey", words)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build import survey
-from build_recipes.build.compiling import surveyed
+from build_recipes.build.compiling import costs, surveyed
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compile_stage
@@ -24,12 +24,13 @@ def test_a_published_cell_stays_until_it_is_made_again(
     kept: surveyed.Table = {}
     monkeypatch.setattr(surveyed, "table", lambda: kept)
     monkeypatch.setattr(surveyed, "write", kept.update)
-    first = survey.Cell("v0.12.0", "thor", stage="done", units={"_C": ["a.cu.o", "b.cu.o"]}, cpu_s=600)
+    first = survey.Cell("v0.12.0", "thor", stage="done", units={"_C": ["a.cu.o", "b.cu.o"]})
     survey.publish([first], ASKED, tmp_path)
     log = "CMake stopped (whole log: /home/me/build/v0.20.0/logs/configure.log):\n-- Building x"
     survey.publish([survey.Cell("v0.20.0", "thor", stage="configure", error=log, code=50)], ASKED, tmp_path)
     page = (tmp_path / "survey.md").read_text()
-    assert "| v0.12.0 | 2 u, 10 min |" in page
+    each = costs.table().default.cpu_s / 60
+    assert f"| v0.12.0 | 2 u, {2 * each:.0f} min |" in page
     assert "stops at configure (50): CMake stopped\n" in page
     assert [row["tag"] for row in json.loads((tmp_path / "survey.json").read_text())] == [
         "v0.12.0",
@@ -39,7 +40,7 @@ def test_a_published_cell_stays_until_it_is_made_again(
     first.units = {"_C": ["a.cu.o"]}
     survey.publish([first], ASKED, tmp_path)
     page = (tmp_path / "survey.md").read_text()
-    assert "| v0.12.0 | 1 u, 10 min |" in page
+    assert f"| v0.12.0 | 1 u, {each:.0f} min |" in page
     assert "stops [1]" in page
 
 

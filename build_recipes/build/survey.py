@@ -216,7 +216,6 @@ def read_units(
     """
     found: dict[str, tuple[graphs.Command, ...]] = {}
     capability = architectures.number(plan.device.capability)
-    names: list[str] = []
     for module in makeup(fetched.vllm).modules:
         if module.kind is Kind.RUST:
             continue
@@ -248,9 +247,7 @@ def read_units(
             found[module.target] = commands
         cell.modules[module.target] = row
         cell.units[module.target] = [command.unit.partition("/")[2] for command in commands]
-        names += [command.unit for command in commands]
-    made = estimate.of_units(names, {}, "")
-    cell.cpu_s, cell.gib = round(made.cpu_s), round(made.gib, 1)
+    cell.cpu_s, cell.gib = (costed := _costed(cell)).cpu_s, costed.gib
     return found
 
 
@@ -292,7 +289,9 @@ def one_line(cell: Cell) -> str:
 
 def lacks(cell: Cell) -> list[str]:
     """Pins that were not at hand and that stopped it, or that something of the device's is compiled from."""
-    return cell.lacks or _short(cell)  # cells that were made by an older version tell names only
+    pins = cell.lacks or _short(cell)  # cells that were made by an older version tell names only
+    told = cell.error.lower() if cell.stage == "configure" else ""
+    return [pin for pin in pins if pin.partition(" ")[0].lower() in told] or pins
 
 
 def _short(cell: Cell) -> list[str]:
@@ -320,8 +319,9 @@ def publish(cells: Sequence[Cell], asked: Sequence[tuple[str, str]], docs: Path)
     Cells that stand in docs/survey.json and were not made here stay: each machine adds what it ran.
     """
     made = {(cell.tag, cell.device) for cell in cells}
-    ours = [replace(cell, error=LOG.sub("", cell.error.partition("\n")[0])) for cell in cells]
-    shown = in_order([*ours, *(cell for cell in _published(docs) if (cell.tag, cell.device) not in made)])
+    ours = [_costed(replace(cell, error=LOG.sub("", cell.error.partition("\n")[0]))) for cell in cells]
+    others = [_costed(cell) for cell in _published(docs) if (cell.tag, cell.device) not in made]
+    shown = in_order([*ours, *others])
     plain = [{key: value for key, value in asdict(cell).items() if key != "units"} for cell in shown]
     write_atomic(docs / "survey.json", json.dumps(plain, indent=1) + "\n")
     write_atomic(docs / "survey.md", page(shown, asked))
@@ -331,6 +331,13 @@ def publish(cells: Sequence[Cell], asked: Sequence[tuple[str, str]], docs: Path)
             arch = devices.device(cell.device).arch_list
             known[cell.tag] = {**known.get(cell.tag, {}), arch: cell.units}
     surveyed.write(known)
+
+
+def _costed(cell: Cell) -> Cell:
+    """The cell at the figures of costs.toml as they are now."""
+    names = [f"{target}/{unit}" for target, units in cell.units.items() for unit in units or ()]
+    made = estimate.of_units(names, {}, "")
+    return replace(cell, cpu_s=round(made.cpu_s), gib=round(made.gib, 1)) if names else cell
 
 
 def page(cells: Sequence[Cell], asked: Sequence[tuple[str, str]]) -> str:

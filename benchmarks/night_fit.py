@@ -32,11 +32,11 @@ HEAD = """# What a job of the night takes on GitHub's arm64 machine
 
 Made by `benchmarks/night_fit.py`; nothing was compiled for it. The runner is `arm64` of nightly.toml (`arm64-old` for
 devices with glibc 2.35, the same machine with Ubuntu 22.04): {cores} cores, {memory:g} GiB (16 GB), {disk:g} GB of
-disk, {box} of {hours:g} hours. Hours and memory: the broker's rule on the cost of each unit (`costs.toml`, measured
-on v0.12.0 and v0.26.0 for Thor and on v0.12.0 for H200), with a CPU second of that machine taken for one of ours, and
-{reserve:g} GiB for the rest of the system. Disk: the sizes of the lock's files, unpacked as `sizes.toml` has
-measured, with {cache:g} GB of compiler cache and this program. A cell whose own tag was not surveyed for that device
-is counted by the nearest that was: the last column names it. Fetching is not in the hours.
+disk, {box} of {hours:g} hours. Hours and memory: the broker's rule on the cost of each unit (`costs.toml`, fitted to
+the recorded builds of docs/evidence), with a CPU second of that machine taken for one of ours, and {reserve:g} GiB
+for the rest of the system. Disk: the sizes of the lock's files, unpacked as `sizes.toml` has measured, with {cache:g}
+GB of compiler cache and this program. A cell whose own tag was not surveyed for that device is counted by the nearest
+that was: the last column names it. Fetching is not in the hours.
 
 """
 FOOT = """

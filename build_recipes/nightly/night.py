@@ -104,23 +104,18 @@ def show_matrix(options: Options) -> None:
         return
     rows = [
         [
-            job.id,
-            job.runner,
-            job.state,
-            console.duration(job.estimate_s),
-            str(job.nights),
-            f"{job.fit.gib:g} GiB",
-            f"{job.fit.disk_gb:g} GB" if job.fit.disk_gb else "",
-            _why(job),
+            job.id, "" if job.skip else job.runner, "skipped" if job.skip else job.state,
+            console.duration(job.estimate_s), str(job.nights), f"{job.fit.gib:g}",
+            f"{job.fit.disk_gb:g}" if job.fit.disk_gb else "",
         ]
         for job in jobs
-    ]
-    console.table(
-        config.title,
-        ["job", "runner", "state", "estimate", "nights", "memory", "disk", "skipped because"],
-        rows,
-    )
-    console.say(f"{len(document['include'])} to run, {sum(bool(job.skip) for job in jobs)} skipped")
+    ]  # fmt: skip
+    console.table(config.title, ["job", "runner", "state", "estimate", "nights", "GiB", "disk GB"], rows)
+    for job in jobs:
+        if why := _why(job):
+            console.say(f"{job.id}: {why}")
+    skipped = sum(bool(job.skip) for job in jobs)
+    console.say(f"{len(jobs) - skipped} to run, {skipped} skipped")
 
 
 def _why(job: Job) -> str:

@@ -69,8 +69,8 @@ def test_newest_is_what_has_no_lock_and_is_final(monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_release_is_refused(places: Places) -> None:
     with pytest.raises(NotATag):
         adopt.adopt(adopt.Asked("main"), places)
-    with pytest.raises(UsageError, match="no final release"):
-        adopt.adopt(adopt.Asked("v0.34.0rc1"), places)
+    with pytest.raises(UsageError, match=r"v0\.33\.0 is a release"):
+        adopt.look_ahead(adopt.Asked("v0.33.0"), places)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[github_fake
     source = tmp_path / "source"
     subprocess.run(["git", "init", "-q", "-b", "main", source], check=True)
     (source / "docs").mkdir()
-    (source / "docs/old.md").write_text("old\n")
+    (source / "docs/survey.md").write_text("old\n")
     (source / "README.md").write_text("kept\n")
     who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["add", "-A"], ["commit", "-q", "-m", "first"]):
@@ -107,7 +107,9 @@ def changes(folder: Path, files: dict[str, str | None]) -> str:
 
 def test_a_change_becomes_one_commit_and_one_pull_request(hub: github_fake.Fake, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    folder = changes(tmp_path / "one", {"build_recipes/locks/v0.34.0.toml": "a = 1\n", "docs/old.md": None})
+    folder = changes(
+        tmp_path / "one", {"build_recipes/locks/v0.34.0.toml": "a = 1\n", "docs/survey.md": None}
+    )
     (page,) = propose(folder)
     assert page == f"{hub.address}/{github_fake.NAME}/pull/1"
     branch = "refs/heads/adopt-v0.34.0"
@@ -138,7 +140,7 @@ def test_a_token_that_may_only_read_opens_nothing(
 ) -> None:
     monkeypatch.setenv("GH_TOKEN", "contents=read")
     with pytest.raises(NetworkError, match="403 Resource not accessible"):
-        propose(changes(tmp_path, {"docs/new.md": "x"}))
+        propose(changes(tmp_path, {"docs/adopted/v1.md": "x"}))
 
 
 def test_what_changed_is_kept_for_the_pull_request(tmp_path: Path) -> None:

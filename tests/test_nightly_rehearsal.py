@@ -126,6 +126,7 @@ def test_two_nights_of_quick_commands(tmp_path: Path) -> None:
 
 
 @SLOW
+@pytest.mark.timeout(3600)
 @pytest.mark.network
 @pytest.mark.slow
 def test_two_nights_with_a_skip_a_failure_a_main_and_a_release(tmp_path: Path) -> None:

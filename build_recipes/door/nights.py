@@ -220,7 +220,7 @@ def release(
     positional=[],
     iterable=["mirror"],
     help={
-        "tag": "vLLM release tag that is to be followed, such as v0.33.0",
+        "tag": "vLLM release tag that is to be followed, such as v0.33.0; of main or a commit it says what moves",
         "newest": "every final release on the index that is newer than the newest lock here",
         "device": "devices to survey, comma separated (default: all with an Arm CPU)",
         "mirror": "URL=DIR: a local repository that stands in for an address (repeatable)",

@@ -24,7 +24,7 @@ from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import paths
 from build_recipes.kit.console import duration, say, step, warn
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import ArmoryError, RevisionMissing, UsageError
+from build_recipes.kit.errors import ArmoryError, LockMissing, RevisionMissing, UsageError
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import steps
@@ -34,6 +34,7 @@ from build_recipes.sources.derive import derive, differs, new_range, new_release
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.lockfile import Lock, diff_locks, load_lock, lock_path
 from build_recipes.sources.modules import Makeup, makeup
+from build_recipes.sources.own import is_release, own_lock, own_source
 
 OMNI = 3
 """Releases of vllm-omni that a new tag is held against, and tags that the newest of them is held against."""
@@ -98,14 +99,10 @@ def newest() -> list[str]:
 def adopt(asked: Asked, places: Places) -> Adoption:
     """Go through all steps for a tag.
 
-    :raises UsageError: it is no release of vLLM; main is locked by the night that builds it.
+    :raises NotATag: it is no release of vLLM: `look_ahead` is for those.
     :raises UnknownTag: no such release.
     """
     version = versions.version_of(asked.tag)
-    if Version(version).is_prerelease:
-        raise UsageError(
-            f"{asked.tag} is no final release", f"./inv lock --tag {asked.tag} pins it for a build"
-        )
     versions.check_known(asked.tag, registry.releases("vllm", kinds=("sdist", "wheel")))
     done = Adoption(asked.tag, _before(version))
     runner = _Runner(done, places.build / "adopt" / asked.tag)
@@ -122,6 +119,35 @@ def adopt(asked: Asked, places: Places) -> Adoption:
     done = _without_places(done, asked, places)
     write_report(done, asked.docs)
     return done
+
+
+def look_ahead(asked: Asked, places: Places) -> Adoption:
+    """What a branch, a commit or a candidate moves beside the newest release: its lock is made, nothing of the project
+    is changed.
+
+    :raises LockMissing: it could not be brought here.
+    :raises UsageError: it is a release.
+    """
+    if is_release(asked.tag):
+        raise UsageError(f"{asked.tag} is a release", f"./inv adopt --tag {asked.tag}")
+    done = Adoption(asked.tag, _before("999"))
+    runner = _Runner(done, places.build / "adopt" / asked.tag.replace("/", "-"))
+    runner.run("lock", ["lock", "--tag", asked.tag, *_mirrors(asked)])
+    own = own_source(asked.tag, "sdist", places)
+    assert own is not None
+    try:
+        changes = diff_locks(load_lock(done.before), own_lock(own, places))
+        done.moved["pins"] = [f"{one.what}: {one.before or '-'} -> {one.after or '-'}" for one in changes]
+    except LockMissing as error:
+        done.person.append(str(error.args[0]))
+    _compare(done, own.folder, places)
+    said = differs(derive(own.folder), versions.for_version(own.version))
+    done.person += [
+        f"its release needs {name} {now}; vllm.toml has {was}" for name, (was, now) in said.items()
+    ]
+    for omni in registry.releases("vllm-omni", kinds=("sdist", "wheel"))[-1:]:
+        _pair(runner, asked.tag, omni, ["--vllm", str(own.folder)])
+    return _without_places(done, asked, places)
 
 
 def _without_places(done: Adoption, asked: Asked, places: Places) -> Adoption:
@@ -211,7 +237,8 @@ def _facts(done: Adoption, places: Places) -> None:
     version = versions.version_of(done.tag)
     try:
         with _tree(done.tag, places) as tree:
-            found, now = derive(tree), makeup(tree)
+            found = derive(tree)
+            _compare(done, tree, places)
         old, text = versions.for_version(version), FACTS.read_text(encoding="utf-8")
         other = differs(found, old)
         if version not in versions.facts().releases:
@@ -228,12 +255,16 @@ def _facts(done: Adoption, places: Places) -> None:
         elif other:
             said = ", ".join(f"{name}: {was}, and the tag says {is_}" for name, (was, is_) in other.items())
             done.person.append(f"facts/vllm.toml says otherwise than the tag: {said}")
-        if done.before:
-            with _tree(done.before, places) as tree:
-                done.moved["facts"] = _changed(asdict(derive(tree)), asdict(found))
-                done.moved["modules"] = _modules(makeup(tree), now)
     except (ArmoryError, OSError) as error:
         done.person.append(f"its own files could not be read: {error.args[0]}")
+
+
+def _compare(done: Adoption, tree: Path, places: Places) -> None:
+    """What a tree asks for and is made of, beside the release before."""
+    if done.before:
+        with _tree(done.before, places) as before:
+            done.moved["facts"] = _changed(asdict(derive(before)), asdict(derive(tree)))
+            done.moved["modules"] = _modules(makeup(before), makeup(tree))
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -289,14 +320,16 @@ def _omni(runner: _Runner, asked: Asked) -> None:
     tags = [f"v{one}" for one in versions.facts().releases if Version(one) < version][-OMNI:]
     pairs = [(asked.tag, omni) for omni in reversed(known)] + [(tag, known[-1]) for tag in reversed(tags)]
     for tag, omni in pairs:
-        document = runner.run(f"omni {tag} {omni}", ["verify-omni", "--tag", tag, "--omni", omni]) or {}
-        runner.done.omni.append(
-            {"tag": tag, "omni": omni, "verdict": document.get("verdict", "not judged"),
-             "breaks": len(document.get("breaks") or ())}
-        )  # fmt: skip
+        _pair(runner, tag, omni, ["--tag", tag])
     mine = [row for row in runner.done.omni if row["tag"] == asked.tag]
     if mine and all(row["verdict"] == "breaks" for row in mine):
         runner.done.person.append("no release of vllm-omni that was tried fits it yet")
+
+
+def _pair(runner: _Runner, tag: str, omni: str, vllm: list[str]) -> None:
+    document = runner.run(f"omni {tag} {omni}", ["verify-omni", *vllm, "--omni", omni]) or {}
+    row = {"tag": tag, "omni": omni, "verdict": document.get("verdict", "not judged")}
+    runner.done.omni.append({**row, "breaks": len(document.get("breaks") or ())})
 
 
 def _survey(runner: _Runner, asked: Asked) -> None:

@@ -13,11 +13,15 @@ from build_recipes.kit.errors import UsageError
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 from build_recipes.nightly.adopt import report
-from build_recipes.nightly.adopt.adopt import Adoption, Asked
+from build_recipes.nightly.adopt.adopt import Adoption, Asked, look_ahead
 from build_recipes.nightly.adopt.adopt import adopt as adopt_one
 from build_recipes.nightly.adopt.adopt import newest as newest_tags
+from build_recipes.sources.own import is_release
 
 CHANGES = "changes.json"
+WRITES = ("build_recipes/locks/", "build_recipes/facts/vllm.toml", "build_recipes/build/compiling/surveyed.json.xz",
+          "docs/adopted/", "docs/survey.json", "docs/survey.md")  # fmt: skip
+"""Where an adoption writes, below the checkout; nothing else is proposed."""
 
 
 def adopt(tag: str, *, newest: bool, device: str, mirrors: tuple[str, ...], json: bool) -> None:
@@ -33,10 +37,16 @@ def adopt(tag: str, *, newest: bool, device: str, mirrors: tuple[str, ...], json
         )
     places = Places.from_environment()
     names = tuple(word for word in device.split(",") if word)
-    before = _status()
+    if tag and not is_release(tag):
+        found = look_ahead(Asked(tag, mirrors), places)
+        if json:
+            console.emit_json(asdict(found))
+        else:
+            console.say(report.page(found))
+        return
     done = [adopt_one(Asked(one, mirrors, names), places) for one in ([tag] if tag else newest_tags())]
     folder = places.wheels / "adopted"
-    changed = keep_changes(done, sorted(_status() - before), folder)
+    changed = keep_changes(done, _changed(), folder)
     if json:
         console.emit_json({"adopted": [asdict(one) for one in done], "changed": changed})
         return
@@ -51,24 +61,12 @@ def adopt(tag: str, *, newest: bool, device: str, mirrors: tuple[str, ...], json
     )
 
 
-def _status() -> set[str]:
-    """Files of the checkout that are not as they were committed."""
-    safe = f"safe.directory={paths.PROJECT}"
-    said = process.capture(
-        [
-            "git",
-            "-c",
-            safe,
-            "-C",
-            paths.PROJECT,
-            "status",
-            "--porcelain",
-            "-z",
-            "--untracked-files=all",
-            "--no-renames",
-        ]
-    )
-    return {row.lstrip()[1:].strip() if row[:1] == " " else row[3:] for row in said.split("\0") if row}
+def _changed() -> list[str]:
+    """Files of the checkout, of those that an adoption writes, that are not as they were committed."""
+    git: list[str | Path] = ["git", "-c", f"safe.directory={paths.PROJECT}", "-C", paths.PROJECT]
+    said = process.capture([*git, "diff", "--name-only", "-z", "HEAD", "--", *WRITES])
+    new = process.capture([*git, "ls-files", "--others", "--exclude-standard", "-z", "--", *WRITES])
+    return sorted({name for name in (said + "\0" + new).split("\0") if name})
 
 
 def keep_changes(done: list[Adoption], changed: list[str], folder: Path) -> list[str]:

@@ -9,16 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from build_recipes.kit.data import Model, load_json
 from build_recipes.kit.errors import BadData, UsageError
-from build_recipes.nightly.adopt.command import CHANGES
+from build_recipes.nightly.adopt.command import CHANGES, WRITES
 from build_recipes.nightly.publishing.github import GitHub
 
-MAY = (
-    "build_recipes/locks/",
-    "build_recipes/facts/vllm.toml",
-    "build_recipes/build/compiling/surveyed.json.xz",
-    "docs/",
-)
-"""Where an adoption writes; anything else is not proposed."""
 BODY = 60_000
 """Characters of a pull request's text: GitHub takes 65,536."""
 
@@ -50,7 +43,7 @@ def propose(folder: str, repository: str = "") -> list[str]:
     changes = load_json(place / CHANGES, Changes)
     files: dict[str, bytes | None] = {}
     for name in changes.files:
-        if ".." in PurePosixPath(name).parts or not name.startswith(MAY):
+        if ".." in PurePosixPath(name).parts or not name.startswith(WRITES):
             raise BadData(f"{name} is not where an adoption writes", f"look at {place / CHANGES}")
         path = place / "files" / name
         files[name] = path.read_bytes() if path.is_file() and not path.is_symlink() else None

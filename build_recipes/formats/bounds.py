@@ -47,6 +47,15 @@ MOST_LINKS, MOST_HOPS = 10_000, 40
 """Symbolic links of an archive, and how many of them one may go through (as in Linux)."""
 
 
+_PART = r"\.?[A-Za-z0-9_+@=,~-][A-Za-z0-9_.+@=,~-]*"
+_PLAIN = re.compile(rf"{_PART}(?:/{_PART}){{0,{DEEPEST - 1}}}")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is of the common kind that `safe_member` takes as it is: a quick way past it."""
+    return len(name) <= LONGEST_NAME and _PLAIN.fullmatch(name) is not None
+
+
 def safe_member(name: str, archive: str) -> PurePosixPath:
     """The path of a member, when it stays inside its folder.
 
@@ -90,14 +99,13 @@ class Names:
     links: dict[str, str] = field(default_factory=dict)
     """Path of a symbolic link to its target, as written."""
 
-    def add(self, path: PurePosixPath, kind: str, *, again: bool = False) -> None:
+    def add(self, path: PurePosixPath | str, kind: str, *, again: bool = False) -> None:
         """Note a member.
 
         :param again: a file may come a second time, as in a tar that was appended to.
         :raises UnsafeArchive: it lies below a file or a link, or something else is called so.
         """
-        name = path.as_posix()
-        above = name
+        name = above = str(path)
         while (above := above.rpartition("/")[0]) and (known := self.kinds.get(above)) != "folder":
             if known:
                 raise UnsafeArchive(

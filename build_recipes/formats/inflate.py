@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
-from build_recipes.formats.bounds import ADVICE, WHEEL, Bounds, Names, reading, safe_member
+from build_recipes.formats.bounds import ADVICE, WHEEL, Bounds, Names, is_plain, reading, safe_member
 from build_recipes.formats.table import Row, rows
 from build_recipes.kit.console import one_line
 from build_recipes.kit.data import open_regular
@@ -132,12 +132,12 @@ class Archive:
         for row in found:
             if not row.filename:
                 raise self.damaged(f"{label} has a member without a name", "fetch it again")
-            path = safe_member(row.filename, label)
-            if path.as_posix() != row.filename.rstrip("/"):
+            path = row.filename.removesuffix("/")
+            if not is_plain(path) and str(safe_member(row.filename, label)) != row.filename.rstrip("/"):
                 raise UnsafeArchive(
                     f"{label} has a member with an odd path: '{one_line(row.filename)}'", ADVICE
                 )
-            names.add(path, "folder" if row.is_dir() else "file")
+            names.add(path.rstrip("/"), "folder" if row.is_dir() else "file")
             bomb = row.file_size > LARGE and row.file_size > self.bounds.ratio * row.compress_size
             if bomb or row.file_size > self.bounds.member:
                 raise UnsafeArchive(

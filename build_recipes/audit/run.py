@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.audit import audit as auditing
 from build_recipes.audit import compare, exports, render, subject
 from build_recipes.audit.closure import Library
+from build_recipes.audit.options import Options
 from build_recipes.facts.device import device
 from build_recipes.kit import console, paths
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `./inv audit` was given."""
-
-    wheel: str
-    devices: tuple[str, ...]
-    torch: str
-    libraries: tuple[str, ...]
-    against: str
-    allow: tuple[str, ...]
-    machine: str
-    html: str
-    json: bool
 
 
 def check_named(wheel: str, task: str) -> None:

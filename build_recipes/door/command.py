@@ -22,6 +22,7 @@ def command(
     without: Collection[str] = (),
     help: Mapping[str, str] | None = None,
     positional: Collection[str] = (),
+    repeated: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make a command of ``function(options, *, own=...)``.
 
@@ -30,7 +31,8 @@ def command(
     :param take: names of the model's options it has; all of them where it is empty.
     :param without: names of those it does not have.
     :param help: of the function's own parameters; also in place of the model's, where it means less here.
-    :param positional: options that may be typed without their names.
+    :param positional: options that are typed without their names, too, and are needed.
+    :param repeated: of the function's own parameters those that can be given several times.
     """
 
     def decorate(function: Callable[..., None]) -> Task[Any]:
@@ -68,7 +70,7 @@ def command(
             body,
             auto_shortflags=False,
             positional=positional,
-            iterable=[one.name for one in chosen if one.repeated],
+            iterable=[*(one.name for one in chosen if one.repeated), *repeated],
             help=texts,
         )
 

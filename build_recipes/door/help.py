@@ -53,7 +53,9 @@ def overview(tasks: Mapping[str, Task[Any]]) -> str:
         lines.append(title)
         for name in names:
             said = _in_short((tasks[name].__doc__ or "").partition("\n")[0].strip(), columns - 15)
-            lines += textwrap.wrap(f"  {name:<13}{said}", columns, subsequent_indent=" " * 15)
+            lines += textwrap.wrap(
+                f"  {name:<13}{said}", columns, subsequent_indent=" " * 15, break_on_hyphens=False
+            )
         lines.append("")
     program = console.program()
     lines += [
@@ -87,7 +89,9 @@ def of_command(name: str, task: Task[Any], context: ParserContext) -> str:
         if len(word) > 22:
             lines.append(f"  {word}")
             begin = " " * 26
-        lines += textwrap.wrap(f"{begin}{said}", columns, subsequent_indent=" " * 26) or [begin.rstrip()]
+        lines += textwrap.wrap(
+            f"{begin}{said}", columns, subsequent_indent=" " * 26, break_on_hyphens=False
+        ) or [begin.rstrip()]
     return "\n".join([*lines, ""])
 
 

@@ -7,97 +7,32 @@ from typing import Any
 from invoke.context import Context
 from invoke.tasks import task
 
+from build_recipes.door.command import command
 from build_recipes.door.frame import door
-
-NIGHT_HELP = {
-    "config": "nightly, smoke, or a file (default: $VLLM_ARMORY_NIGHT, else nightly)",
-    "feed": "a feed.jsonl, a folder of them, or an address, to read in first (repeatable)",
-    "force": "also what is green already",
-    "offline": "use no network",
-    "json": "print one JSON document on stdout",
-}
+from build_recipes.kit.options import JSON
+from build_recipes.nightly.options import Options
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    iterable=["feed"],
-    help={
-        **NIGHT_HELP,
-        "here": "as it would be run on this machine, whatever runners there are",
-        "all": "with the jobs that are skipped",
-        "github": "also write the outputs 'matrix' and 'any' of a GitHub Actions step",
-    },
-)
-def matrix(
-    c: Context,
-    config: str = "",
-    feed: Any = None,
-    here: bool = False,
-    all: bool = False,
-    force: bool = False,
-    offline: bool = False,
-    github: bool = False,
-    json: bool = False,
-) -> None:
+@command(Options, take=("config", "feed", "here", "all", "force", "offline", "github", "json"))
+def matrix(options: Options) -> None:
     """Show the jobs of the nightly matrix; --json prints what GitHub Actions' strategy.matrix takes."""
-    with door(json):
-        from build_recipes.nightly import night as command
+    from build_recipes.nightly import night
 
-        command.show_matrix(
-            command.Options(
-                config=config, feeds=tuple(feed or ()), here=here, all=all, force=force, offline=offline,
-                github=github, json=json,
-            )
-        )  # fmt: skip
+    night.show_matrix(options)
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    iterable=["feed"],
-    help={
-        **NIGHT_HELP,
-        "only": "run this job alone",
-        "time_box": "stop after this long, such as 5h30m; the next night goes on from there",
-        "install": "install missing distribution packages first, where that is allowed (ccache among them)",
-        "wait": "wait for another night on this machine instead of stopping",
-        "cache_gain": "copy what the compiler cache gained into this folder (for merge-cache)",
-        "workers": "spread the jobs over the workers of this Dask scheduler, such as tcp://host:8786",
-    },
-)
-def nightly(
-    c: Context,
-    config: str = "",
-    only: str = "",
-    time_box: str = "",
-    feed: Any = None,
-    force: bool = False,
-    offline: bool = False,
-    install: bool = False,
-    wait: bool = False,
-    workers: str = "",
-    cache_gain: str = "",
-    json: bool = False,
-) -> None:
+@command(Options, without=("here", "all", "github"))
+def nightly(options: Options) -> None:
     """Run the jobs of the matrix here, one after another: lock, patches, omni, build, audit, qualify."""
-    with door(json):
-        from build_recipes.nightly import night as command
+    from build_recipes.nightly import night
 
-        command.run(
-            command.Options(
-                config=config, only=only, time_box=time_box, feeds=tuple(feed or ()), force=force,
-                offline=offline, install=install, wait=wait, workers=workers, cache_gain=cache_gain, json=json,
-            )
-        )  # fmt: skip
+    night.run(options)
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    iterable=["feed"],
+@command(
+    Options,
+    take=("config", "feed", "json"),
     help={
-        **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
         "to": "folder to write to (default: wheels/nightly/page)",
         "wheels_url": "where releases are downloaded from; without it names of wheels are no links",
         "index_url": "a package index that has them, for the line to install one",
@@ -105,28 +40,17 @@ def nightly(
     },
 )
 def page(
-    c: Context,
-    config: str = "",
-    feed: Any = None,
-    to: str = "",
-    wheels_url: str = "",
-    index_url: str = "",
-    site_url: str = "",
-    json: bool = False,
+    options: Options, *, to: str = "", wheels_url: str = "", index_url: str = "", site_url: str = ""
 ) -> None:
     """Write the static site of the nights: what there is now, history, failures, all nights, feeds and badges."""
-    with door(json):
-        from build_recipes.kit.console import emit_json, say
-        from build_recipes.nightly import night as command
+    from build_recipes.kit.console import emit_json, say
+    from build_recipes.nightly import night
 
-        written = command.page(
-            command.Options(config=config, feeds=tuple(feed or ())), to,
-            wheels_url=wheels_url, index_url=index_url, site_url=site_url,
-        )  # fmt: skip
-        if json:
-            emit_json({"page": str(written), "feed": str(written.with_name("feed.jsonl"))})
-        else:
-            say(str(written))
+    written = night.page(options, to, wheels_url=wheels_url, index_url=index_url, site_url=site_url)
+    if options.json:
+        emit_json({"page": str(written), "feed": str(written.with_name("feed.jsonl"))})
+    else:
+        say(str(written))
 
 
 @task(
@@ -137,7 +61,7 @@ def page(
         "gain": "a folder that nightly --cache-gain wrote, or one of several of them (repeatable)",
         "size": "what the cache may have, as ccache writes it; what was not used for the longest time goes",
         "github": "also write the output 'changed' of a GitHub Actions step",
-        "json": NIGHT_HELP["json"],
+        "json": JSON,
     },
 )
 def merge_cache(
@@ -149,9 +73,9 @@ def merge_cache(
 
         from build_recipes.kit.console import emit_json, say
         from build_recipes.kit.console import size as shown
-        from build_recipes.nightly import night as command
+        from build_recipes.nightly import night
 
-        done = command.merge_cache(tuple(gain or ()), size, github=github)
+        done = night.merge_cache(tuple(gain or ()), size, github=github)
         if json:
             emit_json(dataclasses.asdict(done))
         else:
@@ -160,59 +84,45 @@ def merge_cache(
             )
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    iterable=["feed", "wheels"],
+@command(
+    Options,
+    take=("config", "feed", "json"),
+    repeated=("wheels",),
     help={
-        **{key: NIGHT_HELP[key] for key in ("config", "feed", "json")},
         "wheels": "a folder that holds wheels, however deep (repeatable)",
-        "to": "folder to copy to, with a folder for each release (default: out)",
+        "to": "folder to copy to, with a folder for each release",
     },
 )
-def gather(
-    c: Context, config: str = "", feed: Any = None, wheels: Any = None, to: str = "out", json: bool = False
-) -> None:
+def gather(options: Options, *, wheels: Any = None, to: str = "out") -> None:
     """Copy the wheels of green runs into a folder, each checked against the feed: what may be published."""
-    with door(json):
-        from build_recipes.kit.console import emit_json, say
-        from build_recipes.nightly import night as command
+    from build_recipes.kit.console import count, emit_json, say
+    from build_recipes.nightly import night
 
-        options = command.Options(config=config, feeds=tuple(feed or ()))
-        done = command.gather_wheels(options, tuple(wheels or ()), to)
-        if json:
-            emit_json({"wheels": [str(path) for path in done.wheels], "refused": done.refused})
-        else:
-            say(f"{len(done.wheels)} wheels in {to}")
-        done.check()
+    done = night.gather_wheels(options, tuple(wheels or ()), to)
+    if options.json:
+        emit_json({"wheels": [str(path) for path in done.wheels], "refused": done.refused})
+    else:
+        say(f"{count(len(done.wheels), 'wheel')} in {to}")
+    done.check()
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
+@command(
+    Options,
+    take=("config", "json"),
     help={
-        **{key: NIGHT_HELP[key] for key in ("config", "json")},
         "from_": "folder that gather made",
         "index": "also write the package index of all that is published below this folder",
         "repository": "owner/name (default: GitHub Actions' own; without one nothing is uploaded)",
     },
 )
-def release(
-    c: Context,
-    config: str = "",
-    from_: str = "out",
-    index: str = "",
-    repository: str = "",
-    json: bool = False,
-) -> None:
+def release(options: Options, *, from_: str = "out", index: str = "", repository: str = "") -> None:
     """Bring gathered wheels to GitHub: a release for each version of vLLM, and the rolling one of main."""
-    with door(json):
-        from build_recipes.kit.console import emit_json
-        from build_recipes.nightly import night as command
+    from build_recipes.kit.console import emit_json
+    from build_recipes.nightly import night
 
-        done = command.publish(command.Options(config=config), from_, repository, index)
-        if json:
-            emit_json(done)
+    done = night.publish(options, from_, repository, index)
+    if options.json:
+        emit_json(done)
 
 
 @task(

@@ -7,55 +7,18 @@ from typing import Any
 from invoke.context import Context
 from invoke.tasks import task
 
+from build_recipes.audit.options import Options as Audit
+from build_recipes.door.command import command
 from build_recipes.door.frame import door
+from build_recipes.verify.options import Options as Verify
 
 
-@task(
-    auto_shortflags=False,
-    positional=["wheel"],
-    iterable=["device", "allow", "libraries"],
-    help={
-        "wheel": "a .whl file, pypi:VERSION, a site-packages folder, or installed",
-        "device": "judge it for this device (repeatable); all devices where none is named",
-        "torch": "close it against a torch: a version on PyPI, a wheel, a folder of libraries, or installed",
-        "libraries": "more libraries to close against: a file or a folder (repeatable)",
-        "against": "compare it with this wheel",
-        "allow": "accept the finding with this id (repeatable)",
-        "machine": "CPU of the wheel that pypi:VERSION means",
-        "html": "write one HTML page to this file",
-        "json": "print one JSON document on stdout",
-    },
-)
-def audit(
-    c: Context,
-    wheel: str,
-    *,
-    device: Any = None,
-    torch: str = "",
-    libraries: Any = None,
-    against: str = "",
-    allow: Any = None,
-    machine: str = "aarch64",
-    html: str = "",
-    json: bool = False,
-) -> None:
+@command(Audit, positional=("wheel",))
+def audit(options: Audit) -> None:
     """Say what a vLLM wheel can do on each device; exits with 0 only where it is usable."""
-    with door(json):
-        from build_recipes.audit import run as command
+    from build_recipes.audit import run
 
-        command.audit(
-            command.Options(
-                wheel,
-                tuple(device or ()),
-                torch,
-                tuple(libraries or ()),
-                against,
-                tuple(allow or ()),
-                machine,
-                html,
-                json,
-            )
-        )
+    run.audit(options)
 
 
 @task(
@@ -167,122 +130,40 @@ def qualify(
         runner.show(done)
 
 
-_VERIFY = {
-    "tag": "vLLM release tag (default: of the newest wheel in wheels/, else of the newest lock)",
-    "vllm": "a vLLM wheel, sdist or folder instead of a tag",
-    "run": "really import everything, in a fresh environment with the built wheel",
-    "stub": "really import everything, with a CPU torch and stand-ins for compiled modules",
-    "env": "an environment that is used as it is, instead of a new one, for --run and --stub",
-    "limit": "seconds for all real imports",
-    "matrix": "judge all releases on all releases",
-    "html": "write the pair, or with --matrix all of them, as one page to this file",
-    "device": "device that requirements are resolved for",
-    "resolve": "ask the package index for requirements; only uv's cache is asked without it",
-    "json": "print one JSON document on stdout",
-}
-
-
-@task(
-    auto_shortflags=False,
-    positional=[],
-    help={
-        "package": "any package that imports vLLM: NAME or NAME==VERSION",
-        "from_": "a wheel, an sdist or a folder of the package instead of a release",
-        **_VERIFY,
-    },
-)
-def verify(
-    c: Context,
-    *,
-    package: str = "",
-    from_: str = "",
-    tag: str = "",
-    vllm: str = "",
-    run: bool = False,
-    stub: bool = False,
-    env: str = "",
-    limit: int = 1800,
-    matrix: bool = False,
-    html: str = "",
-    device: str = "thor",
-    resolve: bool = False,
-    json: bool = False,
-) -> None:
+@command(Verify, without=("omni",))
+def verify(options: Verify) -> None:
     """Tell whether a package imports with this vLLM, and whether both can be installed, from their sources."""
-    with door(json):
-        from build_recipes.kit.errors import UsageError
-        from build_recipes.verify import command
+    from build_recipes.kit.errors import UsageError
+    from build_recipes.verify import command
 
-        if not package:
-            raise UsageError("no package is named", "verify --package lmcache --tag v0.33.0")
-        if matrix:
-            _no_pair("--matrix", tag=tag, vllm=vllm, from_=from_)
-            command.matrix(html=html, json=json, package=package)
-            return
-        command.verify(
-            command.Options(
-                tag,
-                from_,
-                vllm,
-                run,
-                stub,
-                env,
-                limit,
-                json,
-                package,
-                html=html,
-                device=device,
-                resolve=resolve,
-            )
-        )
+    if not options.package:
+        raise UsageError("no package is named", "./inv verify --package lmcache --tag v0.33.0")
+    if options.matrix:
+        _no_pair(options)
+        command.matrix(html=options.html, json=options.json, package=options.package)
+        return
+    command.verify(options)
 
 
-@task(
-    auto_shortflags=False,
-    positional=[],
-    help={
-        "omni": "vllm-omni: a version, latest, a wheel, an sdist or a folder (default: the newest that can work)",
-        **_VERIFY,
-    },
-)
-def verify_omni(
-    c: Context,
-    *,
-    tag: str = "",
-    omni: str = "",
-    vllm: str = "",
-    run: bool = False,
-    stub: bool = False,
-    env: str = "",
-    limit: int = 1800,
-    matrix: bool = False,
-    html: str = "",
-    device: str = "thor",
-    resolve: bool = False,
-    json: bool = False,
-) -> None:
+@command(Verify, without=("package", "from_"))
+def verify_omni(options: Verify) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
-    with door(json):
-        from build_recipes.verify import command
+    from build_recipes.verify import command
 
-        if matrix or (html and not (tag or omni or vllm)):
-            _no_pair("--matrix", tag=tag, omni=omni, vllm=vllm)
-            command.matrix(html=html, json=json)
-            return
-        command.verify(
-            command.Options(
-                tag, omni, vllm, run, stub, env, limit, json, html=html, device=device, resolve=resolve
-            )
-        )
+    if options.matrix or (options.html and not (options.tag or options.omni or options.vllm)):
+        _no_pair(options)
+        command.matrix(html=options.html, json=options.json)
+        return
+    command.verify(options)
 
 
-def _no_pair(option: str, **words: str) -> None:
+def _no_pair(options: Verify) -> None:
     from build_recipes.kit.errors import UsageError
 
-    given = [f"--{name.rstrip('_')} {value}" for name, value in words.items() if value]
-    if given:
+    words = {"tag": options.tag, "vllm": options.vllm, "omni": options.omni, "from": options.from_}
+    if given := [f"--{name} {value}" for name, value in words.items() if value]:
         raise UsageError(
-            f"{option} judges all releases, and {' '.join(given)} names one", "leave one of them out"
+            f"--matrix judges all releases, and {' '.join(given)} names one", "leave one of them out"
         )
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +19,12 @@ from build_recipes.nightly import compiler_cache, feed, matrix, runner, sharing
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly.events import utc_now
 from build_recipes.nightly.jobs import Job, as_dict, commands, shown
+from build_recipes.nightly.options import Options
 from build_recipes.nightly.store import Store
 from build_recipes.toolchain import distro
 
 if TYPE_CHECKING:
     from build_recipes.nightly.gather import Gathered
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was typed."""
-
-    config: str = ""
-    only: str = ""
-    time_box: str = ""
-    feeds: tuple[str, ...] = ()
-    here: bool = False
-    all: bool = False
-    force: bool = False
-    offline: bool = False
-    wait: bool = False
-    github: bool = False
-    install: bool = False
-    workers: str = ""
-    cache_gain: str = ""
-    """Folder for what the compiler cache gained."""
-    json: bool = False
 
 
 def open_store(places: Places, feeds: tuple[str, ...] = ()) -> Store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,12 @@ from build_recipes.verify import packages
 from build_recipes.verify.check import Asked, Checker, show, unread_error, verdict_error, wheel_of
 from build_recipes.verify.judge.reach import PLATFORM, tier_by_path
 from build_recipes.verify.judge.verdict import BREAKS, CLEAN, UNDECIDED, Report
+from build_recipes.verify.options import Options
 from build_recipes.verify.packages import entry_points, platforms
 from build_recipes.verify.read.tree import Tree
 from build_recipes.verify.run import environment, imports, requirements
 from build_recipes.verify.run.imports import BY_VLLM, Imports, Job
 from build_recipes.verify.run.requirements import UNSATISFIABLE, Requirements
-
-
-@dataclass(frozen=True)
-class Options:
-    """The words of the command line."""
-
-    tag: str = ""
-    omni: str = ""
-    """The package: a version, ``latest``, a file or a folder."""
-    vllm: str = ""
-    run: bool = False
-    stub: bool = False
-    env: str = ""
-    limit: float = 1800.0
-    json: bool = False
-    package: str = ""
-    """``NAME`` or ``NAME==VERSION``; vllm-omni where it is empty."""
-    html: str = ""
-    device: str = "thor"
-    """The device that requirements are resolved for."""
-    resolve: bool = False
-    """Ask the index for requirements; uv's cache alone is asked otherwise."""
 
 
 def verify(options: Options) -> None:
@@ -57,7 +35,7 @@ def verify(options: Options) -> None:
     """
     found: Imports | None = None
     late: ArmoryError | None = None
-    asked = Asked(tag=options.tag, omni=options.omni, vllm=options.vllm)
+    asked = Asked(tag=options.tag, omni=options.given, vllm=options.vllm)
     try:
         package, asked = _asked(options)
         checker = Checker(Places.from_environment(), package)
@@ -126,12 +104,12 @@ def _asked(options: Options) -> tuple[packages.Package, Asked]:
     if options.run and options.stub:
         raise UsageError("--run and --stub are two ways of importing", "give one of the two")
     name, version = packages.asked(options.package) if options.package else packages.Asked("vllm-omni", "")
-    if version and options.omni:
+    if version and options.given:
         raise UsageError(
-            f"--package {options.package} and --omni {options.omni} both name a version",
+            f"--package {options.package} and --omni {options.given} both name a version",
             "give one of the two",
         )
-    return packages.named(name), Asked(options.tag, version or options.omni, options.vllm)
+    return packages.named(name), Asked(options.tag, version or options.given, options.vllm)
 
 
 def _requirements(options: Options, left: Tree, right: Tree) -> Requirements | None:

@@ -7,21 +7,18 @@ from collections.abc import Mapping
 
 from invoke.parser.context import ParserContext
 
-NAMES = ("inv", "./inv", "armory")
-"""How the program is called: the words that completion is for."""
-
 BASH = r"""_armory() {
     local IFS=$'\n'
     local words="$(printf '%q ' "${COMP_WORDS[@]:0:COMP_CWORD}")"
     COMPREPLY=($(compgen -W "$("$1" --complete -- "$words" 2>/dev/null)" -- "$2"))
 }
-complete -o default -F _armory inv ./inv armory
+complete -o default -F _armory inv armory
 """
 ZSH = """_armory() {
     local found=("${(@f)$($words[1] --complete -- "${(j: :)${(@q)words[1,CURRENT-1]}}" 2>/dev/null)}")
     compadd -a found || _files
 }
-compdef _armory inv ./inv armory
+compdef _armory inv armory
 """
 FISH = """function __armory
     set -l words (commandline --tokenize --cut-at-cursor --current-process)

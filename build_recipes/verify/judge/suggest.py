@@ -59,7 +59,8 @@ def remember(store: Store, cells: dict[tuple[str, str], Cell], distribution: str
 def ship(found: Counts) -> None:
     """Write the numbers to the file that comes with the project: one line per vllm-omni release."""
     lines = [
-        "# Made by command.matrix(record=True): names missing at import, vllm-omni by vLLM; do not edit."
+        "#:schema ../../../docs/schemas/verify-judge-matrix.json",
+        "# Made by command.matrix(record=True): names missing at import, vllm-omni by vLLM; do not edit.",
     ]
     lines += [f'made = "{found.made}"', "", "[counts]"]
     for omni, row in sorted(found.counts.items(), key=lambda item: Version(item[0])):

@@ -105,8 +105,21 @@ def schema(model: Any) -> str:
             row = parts.get(kind.__name__, {}).get("properties", {}).get(field)
             if row is not None:
                 row.setdefault("description", said)
-    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "$defs": parts}
-    return json.dumps(whole, indent=1) + "\n"
+    whole = {"$schema": "http://json-schema.org/draft-07/schema#", **found, "$defs": parts}
+    return json.dumps(_draft_7(whole), indent=1) + "\n"
+
+
+def _draft_7(part: Any) -> Any:
+    """msgspec writes 2020-12; editors read draft 7, in which a tuple is written in another way."""
+    if isinstance(part, list):
+        return [_draft_7(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "prefixItems" in part:
+        first, rest = part["prefixItems"], part.get("items", True)
+        part = {key: one for key, one in part.items() if key != "prefixItems"}
+        part |= {"items": first, "additionalItems": rest}
+    return {key: _draft_7(one) for key, one in part.items()}
 
 
 def _structs(model: Any) -> Iterator[type]:

@@ -1,1 +1,1 @@
-"""Reading ELF, fatbins and wheels, with no CUDA toolkit and no GPU; the audit."""
+"""What a wheel can do on each device, read from its files: no CUDA toolkit and no GPU are needed."""

@@ -1,1 +1,1 @@
-"""Host checks, the canary and failure signatures."""
+"""What a machine is, and what stops a build or a run on it."""

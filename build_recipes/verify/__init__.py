@@ -1,1 +1,1 @@
-"""verify-omni: does this vLLM work with this vllm-omni."""
+"""verify-omni: whether vllm-omni, or another package, works with a vLLM, read from the sources of both."""

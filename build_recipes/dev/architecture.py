@@ -41,14 +41,13 @@ def drawn() -> str:
         lines.append(f'  subgraph f{number}[" "]')
         lines += ["    direction LR", *(f"    {room}" for room in rooms), "  end"]
     lines += [f"  f{number} --> f{number + 1}" for number in range(len(floors()) - 1)]
-    lines += ["```", "", "| room | what is in it | modules |", "|---|---|---|"]
+    lines += ["```", "", "| room | what is in it |", "|---|---|"]
     for rooms in floors():
         for room in rooms:
             folder = PACKAGE / room
             for place in (folder, *rooms_within(folder)):
-                modules = len([path for path in place.glob("*.py") if path.name != "__init__.py"])
                 name = str(place.relative_to(PACKAGE))
-                lines.append(f"| [`{name}`](../build_recipes/{name}) | {purpose(place)} | {modules} |")
+                lines.append(f"| [`{name}`](../build_recipes/{name}) | {purpose(place)} |")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "When something fails": ("diagnose", "repro", "canary"),
     "Look into a wheel": ("audit", "qualify", "rebuild", "retag", "index"),
     "Bring it to a machine": ("companions", "install", "deliver", "image"),
-    "Sources": ("lock", "mirror", "tree", "env", "survey"),
+    "Sources": ("lock", "mirror", "tree", "env", "survey", "adopt", "propose"),
     "Every night": ("matrix", "nightly", "page", "gather", "release", "merge-cache"),
     "This project": ("test", "check"),
 }

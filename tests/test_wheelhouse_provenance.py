@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from datetime import datetime
+from email import message_from_string
 from pathlib import Path
 
 import msgspec
@@ -17,14 +18,16 @@ from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
-from wheel_maker import thor_wheel
+from wheel_maker import make_wheel, thor_wheel
 
 from build_recipes.build import rebuild
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request, request_as_dict, without_places
+from build_recipes.formats.licences import of_metadata, of_text, of_tree, of_wheel
+from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import ourselves, process
 from build_recipes.kit.errors import CouldNotCheck
-from build_recipes.kit.paths import Places
+from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.sources.fetch import _full_commit
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import load_lock
@@ -135,6 +138,24 @@ def test_the_builder_is_the_workflow_that_ran(
     for name in ("GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
         monkeypatch.delenv(name)
     assert json.loads(statement(inputs, wheel))["predicate"]["runDetails"]["builder"]["id"] == ourselves.LOCAL
+
+
+def test_licences_are_read_where_they_are_told(tmp_path: Path) -> None:
+    for text, licence in {
+        "License-Expression: apache-2.0 OR mit": "Apache-2.0 OR MIT",
+        "License: Apache 2.0": "Apache-2.0",
+        "License: NVIDIA Proprietary Software": "NVIDIA Proprietary Software",
+        "License: UNKNOWN\nClassifier: License :: OSI Approved :: MIT License": "MIT",
+        "Classifier: License :: OSI Approved :: BSD License": "",
+    }.items():
+        assert of_metadata(message_from_string(text)) == licence, text
+    text = (PROJECT / "LICENSE").read_text()
+    (tmp_path / "LICENSE.txt").write_text(text)
+    assert of_tree(tmp_path) == of_text(text) == "Apache-2.0"
+    wheel = make_wheel(tmp_path, {"vllm-0.12.0.dist-info/licenses/LICENSE": text.encode()})
+    with Wheel(wheel) as opened:
+        assert of_wheel(opened) == "Apache-2.0", "its metadata says nothing"
+    assert of_text("All rights reserved.") == ""
 
 
 def test_no_folder_of_the_builder_is_told() -> None:

@@ -8,12 +8,23 @@ from pathlib import Path
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from build_recipes.formats.wheel import Wheel
+
 CLASSIFIERS = {
     "Apache Software License": "Apache-2.0",
     "MIT License": "MIT",
     "BSD License": "",  # which of them is not said
 }
 """Trove classifiers (``License :: OSI Approved :: ...``) that mean one licence: https://pypi.org/classifiers/"""
+NAMES = {
+    "apache 2.0": "Apache-2.0",
+    "apache license 2.0": "Apache-2.0",
+    "apache license, version 2.0": "Apache-2.0",
+    "bsd 3-clause": "BSD-3-Clause",
+    "bsd-3": "BSD-3-Clause",
+    "mit license": "MIT",
+}
+"""What the free text ``License`` says where it means one SPDX identifier, in small letters."""
 TEXTS = (
     ("Apache-2.0", ("apache license", "version 2.0")),
     ("MIT", ("permission is hereby granted, free of charge",)),
@@ -34,11 +45,21 @@ def of_metadata(metadata: Message) -> str:
         try:
             return str(canonicalize_license_expression(text))
         except InvalidLicenseExpression:
-            return text
+            return NAMES.get(text.lower(), text)
     for line in metadata.get_all("Classifier") or []:
         if match := re.fullmatch(r"License :: (?:OSI Approved :: )?(.+)", str(line).strip()):
             return CLASSIFIERS.get(match[1], match[1])
     return ""
+
+
+def of_wheel(wheel: Wheel) -> str:
+    """What a wheel says: its metadata, else the licence files in its dist-info."""
+    if found := of_metadata(wheel.metadata):
+        return found
+    names = [
+        name for name in wheel.members if re.match(rf"{re.escape(wheel.dist_info)}/.*LICEN[CS]E", name, re.I)
+    ]
+    return next((found for name in sorted(names) if (found := of_text(wheel.text(name)))), "")
 
 
 def of_tree(folder: Path) -> str:

@@ -20,7 +20,7 @@ from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned, files_used
 from build_recipes.build.whole import Completeness, Official, complete
-from build_recipes.formats.licences import of_metadata, of_text, of_tree
+from build_recipes.formats.licences import of_text, of_tree, of_wheel
 from build_recipes.formats.wheel import Wheel, is_elf, required_glibc
 from build_recipes.kit import ourselves, process
 from build_recipes.kit.console import size
@@ -227,7 +227,7 @@ def licences(plan: Plan, fetched: Fetched, inputs: provenance.Inputs) -> dict[st
             found[f"file:{pin.filename}"] = own
         elif pin.filename.endswith(".whl") and path.is_file():
             with Wheel(path) as opened:
-                found[f"file:{pin.filename}"] = of_metadata(opened.metadata)
+                found[f"file:{pin.filename}"] = of_wheel(opened)
     return {name: licence for name, licence in found.items() if licence}
 
 

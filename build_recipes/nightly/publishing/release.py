@@ -192,7 +192,10 @@ class _Work:
         made = self.hub.upload(self.release, name + BESIDE if before else name, content)
         if made.sha256 not in ("", sha256):
             self.hub.delete(made)
-            raise HashMismatch(f"{name} arrived at GitHub as {made.sha256}, and is {sha256}", "run it again")
+            raise HashMismatch(
+                f"{name} arrived at GitHub as {made.sha256}, and is {sha256}",
+                "./inv release --from out, again",
+            )
         if before:
             self.staged[name] = (before, made)
         self.files[name] = dataclasses.replace(_called(made, name), sha256=sha256)

@@ -53,7 +53,7 @@ from build_recipes.specialise.choose import (
 from build_recipes.specialise.images import Store
 
 DATA = Path(__file__).parent / "data" / "specialise"
-MODULES = ("aarch64.so", "x86_64.so", "relr.so")
+MODULES = ("aarch64.so", "x86_64.so", "relr.so", "tls.so")
 
 
 def chosen(elf: Elf, name: str, native: bool = False) -> list[choosing.Choice]:
@@ -121,7 +121,7 @@ def test_the_relocations_of_each_kind_are_there() -> None:
             layout = shrink.layout(elf)
             assert layout is not None and len(layout.wrappers) == 3
             kinds[name] = {one.row is None for one in layout.wrappers}
-    assert kinds == {"aarch64.so": {False}, "x86_64.so": {False}, "relr.so": {True}}
+    assert kinds == {"aarch64.so": {False}, "x86_64.so": {False}, "relr.so": {True}, "tls.so": {False}}
 
 
 @pytest.mark.network
@@ -163,7 +163,8 @@ int main(int argc, char **argv) {
 
 
 @pytest.mark.parametrize(
-    ("module", "machine"), [("x86_64.so", ""), ("relr.so", ""), ("aarch64.so", "aarch64")]
+    ("module", "machine"),
+    [("x86_64.so", ""), ("relr.so", ""), ("tls.so", ""), ("aarch64.so", "aarch64")],
 )
 def test_the_loader_finds_the_new_containers(module: str, machine: str, tmp_path: Path) -> None:
     """dlopen by the target's own loader, all symbols bound at once, with a stand-in for the CUDA runtime."""

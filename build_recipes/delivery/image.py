@@ -150,25 +150,29 @@ def _pinned(base: str, program: str, made: Bundle) -> str:
                 "--base IMAGE names another",
             )
     digest = _built(program, base)[0]
+    if not digest:
+        return base
     write_atomic(record, json.dumps({"digests": {**known, key: digest}}, indent=1))
     return f"{base}@{digest}"
 
 
 def _built(program: str, name: str) -> tuple[str, int]:
     """Digest and size of an image that is here."""
-    if program == "docker":
-        text = process.capture([program, "image", "inspect", "--format", "{{json .}}", name])
-        row = json.loads(text)
-        digests = [one.partition("@")[2] for one in row.get("RepoDigests") or []]
-        return (digests[0] if digests else row["Id"]), int(row["Size"])
+    asked = {
+        "docker": ["image", "inspect", name],
+        "podman": ["images", "--digests", "--format", "json", name],
+        "buildah": ["images", "--json", name],
+    }[program]
     try:
-        asked = ["--digests", "--format", "json"] if program == "podman" else ["--json"]
-        rows = json.loads(process.capture([program, "images", *asked, name]))
+        rows = json.loads(process.capture([program, *asked]))
     except ToolFailed as error:
         raise ImageFailed(
             f"{program} has no image {name}: {error.words}", "--base IMAGE names another"
         ) from None
     row = rows[0]
+    if program == "docker":  # an image that was never in a registry has no digest to be asked for by
+        digests = [one.partition("@")[2] for one in row.get("RepoDigests") or []]
+        return (digests[0] if digests else ""), int(row["Size"])
     return str(row.get("digest") or row.get("Digest")), _octets(row.get("size") or row.get("Size") or 0)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from trees import options, plan_for, prepared, table
 
 from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.compiling.costs import expected
 from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
@@ -97,6 +98,12 @@ def main() -> None:
     parser.add_argument(
         "--modules", default="", help="only these modules' units (default: all that a build makes)"
     )
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=1e9,
+        help="only units expected to take this many seconds or less",
+    )
     parser.add_argument("--way", action="append", choices=["plain", "ours"], help="default: plain, then ours")
     parser.add_argument("--tree", type=Path, help="a build's own tree instead of a new one")
     given = parser.parse_args()
@@ -111,7 +118,8 @@ def main() -> None:
     wanted = [part.module.target for part in parts if part.made not in (None, Kind.RUST)]
     targets = given.modules.split(",") if given.modules else wanted
     whole = graphs.read_graph(folder, made.python.parent / "ninja", targets)
-    graph = graphs.read_graph(folder, whole.ninja, [command.output for command in whole.commands])
+    chosen = [command.output for command in whole.commands if expected(command.unit).seconds <= given.most]
+    graph = graphs.read_graph(folder, whole.ninja, chosen)
     saved = plan.tree / "build.ninja.of-cmake"
     if not saved.exists():
         shutil.copyfile(folder / "build.ninja", saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import random
@@ -371,12 +372,23 @@ def test_our_own_wheel_is_left_nothing_to_the_driver(tmp_path: Path) -> None:
         tag="cp38-abi3-manylinux_2_34_aarch64",
     )  # fmt: skip
     assert "runs with JIT" in audit_wheel(source, ["thor"]).devices["thor"].verdict
-    done = assemble_left(plan, source, time.monotonic())
+    kept = source.read_bytes()
+    done = assemble_left(plan, tmp_path, source, time.monotonic())
     assert (done.wheel.name, done.images) == (source.name, 1)
     audit = audit_wheel(done.wheel, ["thor"])
     assert audit.devices["thor"].verdict == "ready" and not audit.failing()
     assert not any(name.startswith("compute_") for name in audit.modules[0].code)
-    assert assemble_left(plan, done.wheel, time.monotonic()).images == 0
+    assert assemble_left(plan, tmp_path, done.wheel, time.monotonic()).images == 0
+
+    # a machine without a network: the toolkit that compiled the wheel has the ptxas, nothing is fetched
+    home = tmp_path / "cuda"
+    home.mkdir()
+    (home / "bin").symlink_to(toolkit.assembler("13.0.88", places).ptxas.parent)
+    bare = dataclasses.replace(places, cache=tmp_path / "bare")
+    source.write_bytes(kept)
+    plan = make_plan(Request(tag="v0.12.0", device="thor", offline=True), bare)
+    assert assemble_left(plan, home, source, time.monotonic()).images == 1
+    assert not bare.downloads.exists() and not bare.toolkits.exists()
 
 
 def test_an_image_is_made_again_for_a_proof() -> None:

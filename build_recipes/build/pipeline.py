@@ -63,7 +63,7 @@ def build(plan: Plan, *, install: bool = False) -> Result:
         compiled, programs = (compiled, {}) if plan.request.smoke else rust.programs(plan, fetched, compiled)
         packaged = package(plan, fetched, patched, made, compiled, theirs=theirs, programs=programs)
         step("package", describe(packaged))
-        native = assemble_left(plan, packaged.wheel, started)
+        native = assemble_left(plan, made.cuda_home, packaged.wheel, started)
         packaged = dataclasses.replace(packaged, wheel=native.wheel)
         step("native", native.summary())
         for line in packaged.completeness.lines():

@@ -20,7 +20,6 @@ from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
-from build_recipes.sources.lockfile import FilePin
 from build_recipes.specialise import shrink, toolkit
 from build_recipes.specialise.choose import MADE, Choice, choose, nothing_entry
 from build_recipes.specialise.images import Job, Made, Store, entry_points, options_of
@@ -147,6 +146,16 @@ class Making:
     remake: frozenset[str] = frozenset()
     """Families whose SASS is taken away first, so that it is made from PTX: a proof on a GPU."""
     offline: bool = False
+    cuda_home: Path | None = None
+    """A toolkit that is there; its ptxas is taken where it is of the version that is needed."""
+
+    def assembler(self, version: str) -> Assembler:
+        """ptxas of a version.
+
+        :raises ArmoryError: see `toolkit.assembler`.
+        """
+        given = toolkit.of_toolkit(self.cuda_home, version) if self.cuda_home else None
+        return given or toolkit.assembler(version, self.places, offline=self.offline)
 
 
 def plan(found: Sequence[Part], device: Device, how: Making) -> Chosen:
@@ -168,7 +177,7 @@ def plan(found: Sequence[Part], device: Device, how: Making) -> Chosen:
                 told = written_by(row.entries) or written_by(all_entries)
                 version = toolkit.version_for(entry.version, told) if entry.kind == "ptx" else told
                 if version not in assemblers and (entry.kind == "ptx" or version in toolkit.known()):
-                    assemblers[version] = toolkit.assembler(version, how.places, offline=how.offline)
+                    assemblers[version] = how.assembler(version)
                 if version in assemblers:
                     job = chosen.jobs[part.path, number] = _job(name, entry, device, assemblers[version])
                     _offer(job, entry, how.store)
@@ -277,7 +286,7 @@ def rewritten(
     return done
 
 
-def toolkits(chosen: Chosen) -> list[tuple[FilePin, str]]:
-    """NVIDIA's wheels that the jobs use, by version, with the SHA-256 of the ptxas in them."""
+def toolkits(chosen: Chosen) -> list[Assembler]:
+    """The toolkits that the jobs use, by version."""
     used = {job.assembler.version: job.assembler for job in chosen.jobs.values()}
-    return [(one.wheel, one.sha256) for _, one in sorted(used.items())]
+    return [one for _, one in sorted(used.items())]

@@ -16,8 +16,8 @@ from packageurl import PackageURL
 
 from build_recipes.audit import origin
 from build_recipes.kit.data import write_atomic
-from build_recipes.sources.lockfile import FilePin
 from build_recipes.specialise.images import Made
+from build_recipes.specialise.toolkit import Assembler
 from build_recipes.wheelhouse import provenance
 
 NOTICE = "{dist_info}/licenses/NOTICE.vllm-armory"
@@ -38,7 +38,7 @@ class Story:
     device: str
     native: bool
     keep_ptx: bool
-    toolkits: Sequence[tuple[FilePin, str]]
+    toolkits: Sequence[Assembler]
     """NVIDIA's wheels that were used, with the SHA-256 of the ptxas in them."""
     images: Mapping[str, Made]
     """Module and unit to the image that was made for it."""
@@ -112,14 +112,14 @@ def sbom(story: Story) -> bytes:
     tools = [
         Component(
             name="ptxas",
-            version=pin.version,
+            version=one.version,
             type=ComponentType.APPLICATION,
-            bom_ref=f"ptxas:{pin.version}",
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+            bom_ref=f"ptxas:{one.version}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one.sha256)],
         )
-        for pin, digest in story.toolkits
+        for one in story.toolkits
     ]
-    pins = [provenance.file_part(pin) for pin, _ in story.toolkits]
+    pins = [provenance.file_part(one.wheel) for one in story.toolkits if one.wheel]
     patches = [provenance.patch_part(patch) for patch in story.patches]
     return provenance.document(
         product, [source, *pins, *tools, *images, *patches], story.fingerprint, epoch()
@@ -146,14 +146,14 @@ def notice(story: Story) -> bytes:
 def write_statement(story: Story, wheel: Path) -> Path:
     """Write the SLSA statement beside a finished wheel."""
     dependencies: list[dict[str, Any]] = [{"name": story.source, "digest": {"sha256": story.sha256}}]
-    for pin, _ in story.toolkits:
+    for pin in filter(None, (one.wheel for one in story.toolkits)):
         dependencies.append({"name": pin.filename, "uri": pin.url, "digest": {"sha256": pin.sha256}})
     for patch in story.patches:
         dependencies.append({"name": patch["variant"], "digest": {"sha256": patch["sha256"]}})
     definition = {
         "buildType": _BUILD_TYPE,
         "externalParameters": story.parameters,
-        "internalParameters": {"ptxas": {pin.version: digest for pin, digest in story.toolkits}},
+        "internalParameters": {"ptxas": {one.version: one.sha256 for one in story.toolkits}},
         "resolvedDependencies": dependencies,
     }
     path = wheel.with_name(wheel.name.removesuffix(".whl") + provenance.STATEMENT)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.audit.families import family_table
+from build_recipes.kit import process
 from build_recipes.kit.data import Model, load_toml
-from build_recipes.kit.errors import ToolchainMismatch
+from build_recipes.kit.errors import ToolchainMismatch, ToolFailed
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import filled
 from build_recipes.kit.paths import Places
@@ -46,8 +47,8 @@ class Assembler:
     fatbinary: Path
     sha256: str
     """Of ptxas."""
-    wheel: FilePin
-    """Where they come from."""
+    wheel: FilePin | None
+    """Where they come from; None for a toolkit that was there."""
 
 
 @functools.cache
@@ -101,6 +102,18 @@ def pin(version: str) -> FilePin:
         f" (known: {', '.join(known())}, on {platform.machine()})",
         "take the wheel without assembling: --slim",
     )
+
+
+def of_toolkit(home: Path, version: str) -> Assembler | None:
+    """ptxas and fatbinary of a toolkit that is there, where they are of that version."""
+    ptxas, fatbinary = home / "bin/ptxas", home / "bin/fatbinary"
+    try:
+        said = process.capture([ptxas, "--version"])
+    except (OSError, ToolFailed):
+        return None
+    if not fatbinary.is_file() or written_by(said.encode()) != version:
+        return None
+    return Assembler(version, ptxas, fatbinary, file_sha256(ptxas), None)
 
 
 def assembler(version: str, places: Places, *, offline: bool = False) -> Assembler:

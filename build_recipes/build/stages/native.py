@@ -37,9 +37,10 @@ class Assembled:
         return f"{self.images} units of PTX assembled" if self.images else "nothing is left to the driver"
 
 
-def assemble_left(plan: Plan, source: Path, began: float) -> Assembled:
+def assemble_left(plan: Plan, cuda_home: Path, source: Path, began: float) -> Assembled:
     """Assemble the PTX of needed families that has no SASS beside it.
 
+    :param cuda_home: the toolkit that compiled it, whose ptxas does this, too.
     :param source: the packaged wheel.
     :param began: `time.monotonic` value from which the time box counts.
     :raises Checkpointed: the time box ended; images that are made are kept.
@@ -55,7 +56,9 @@ def assemble_left(plan: Plan, source: Path, began: float) -> Assembled:
             remove_tree(work)
             return Assembled(source, 0, round(time.monotonic() - started, 2))
         parts = modules.parts(wheel, audit)
-        how = modules.Making(plan.places, store, pack=False, offline=plan.request.offline)
+        how = modules.Making(
+            plan.places, store, pack=False, offline=plan.request.offline, cuda_home=cuda_home
+        )
         chosen = modules.plan(parts, plan.device, how)
         jobs = modules.missing([chosen], store)
         if jobs:

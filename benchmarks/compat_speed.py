@@ -1,13 +1,19 @@
 """Seconds of `invoke verify-omni` on one core, cold and warm, and of the whole matrix.
 
     python benchmarks/compat_speed.py [--matrix] [OMNI:VLLM ...]
+    python benchmarks/compat_speed.py --ratio [ROUNDS] [PACKAGE:VERSION:VLLM ...]
 
 Cold: no parsed file is kept, the sources are in the cache. Warm: the same command again. Each is a whole
 process. CPU seconds stand beside the wall time, because other work on the machine shows in the latter.
+
+``--ratio``: a cold verdict (names, no baseline) against `ast.parse` of the same sources (all files of the package,
+and those of vLLM that were read), in turns, ROUNDS times; the least of each counts.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,9 +23,23 @@ import time
 from pathlib import Path
 
 from build_recipes.kit.paths import Places
+from build_recipes.verify import packages
 from build_recipes.verify.check import Checker
+from build_recipes.verify.read.store import Store
 from build_recipes.verify.read.tree import OMNI, VLLM
 
+RATIOS = [
+    "vllm-omni:0.12.0rc1:0.12.0",
+    "vllm-omni:0.18.0:0.18.0",
+    "vllm-spyre:1.10.0:0.18.0",
+    "sendnn-inference:2.6.3:0.33.0",
+    "tpu-inference:0.32.0:0.33.0",
+    "lmcache:0.5.6:0.33.0",
+    "trl:1.16.0:0.33.0",
+    "verl:0.9.1:0.33.0",
+    "llmcompressor:0.14.0.1:0.33.0",
+    "vllm-ascend:0.23.0.post1:0.33.0",
+]
 PAIRS = ["0.12.0rc1:0.12.0", "0.18.0:0.18.0", "0.24.0:0.24.0", "0.24.0:0.25.0", "0.32.0rc1:0.33.0"]
 
 
@@ -37,9 +57,46 @@ def run(words: list[str], cache: Path, cores: set[int]) -> str:
     return f"{used.ru_utime + used.ru_stime:6.2f} s CPU {wall:6.2f} s wall {memory:5.0f} MiB  exit {code}"
 
 
+def ratio(pair: str) -> tuple[int, float, float]:
+    """Files, CPU seconds of a cold verdict, and of `ast.parse` of the same files."""
+    name, version, vllm = pair.split(":")
+    checker = Checker(Places.from_environment(), packages.named(name))
+    left, right = checker.release(checker.package.module, version), checker.release(VLLM, vllm)
+    with tempfile.TemporaryDirectory() as folder:
+        checker.store = left.store = right.store = Store(Path(folder) / "parsed.sqlite")
+        started = time.process_time()
+        checker.judge(left, right, calls=False)
+        verdict = time.process_time() - started
+    read = [(right, right.modules[module]) for module in {*right._summaries, *right._whole}]
+    sources = [tree.source(path) for tree, path in [*((left, p) for p in left.index.files), *read] if path]
+    started = time.process_time()
+    for source in sources:
+        with contextlib.suppress(SyntaxError):
+            ast.parse(source)
+    return len(sources), verdict, time.process_time() - started
+
+
+def ratios(asked: list[str]) -> None:
+    """Each in a process of its own, in turns."""
+    pairs, found = [word for word in asked if ":" in word] or RATIOS, dict[str, list[list[float]]]()
+    for _ in range(int(next((word for word in asked if word.isdigit()), "3"))):
+        for pair in pairs:
+            words = [sys.executable, __file__, "--one", pair]
+            line = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+            found.setdefault(pair, []).append([float(word) for word in line.split()])
+            files, verdict, parsed = (min(column) for column in zip(*found[pair], strict=True))
+            print(f"{pair:34} {files:5.0f} {verdict:6.2f} {parsed:6.2f} {verdict / parsed:5.2f}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     asked = sys.argv[1:]
+    if asked[:1] == ["--one"]:
+        print(*ratio(asked[1]))
+        return
+    if asked[:1] == ["--ratio"]:
+        ratios(asked[1:])
+        return
     places = Places.from_environment()
     checker = Checker(places)
     cores = sorted(os.sched_getaffinity(0))

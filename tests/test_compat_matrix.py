@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import subprocess
 import tarfile
 import zipfile
 from io import BytesIO
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from chromium import chromium
 
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.hashing import file_sha256
@@ -176,6 +179,46 @@ def test_the_page_holds_every_break(published: Places) -> None:
     ]
     assert not re.search(r"https?://|src=|@import", text)
     assert "compatible" not in text
+
+
+_CLICK = """
+<script>
+document.querySelector("td button[aria-label$=': 1']").click();
+const shown = document.querySelector("#breaks code").getBoundingClientRect(), page = document.documentElement;
+parent.postMessage(JSON.stringify([shown.left, shown.top, shown.right, shown.bottom, innerWidth, innerHeight,
+  page.scrollWidth, document.querySelector("#breaks").textContent]), "*");
+</script>
+"""
+_FRAME = """<!doctype html><script>
+onmessage = event => { document.documentElement.dataset.seen = event.data; };
+</script><iframe src="page.html" style="border: 0; width: WIDTHpx; height: 800px"></iframe>"""
+"""A window is 500 wide at least; a frame is not."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_a_click_opens_is_seen(published: Places, tmp_path: Path, width: int) -> None:
+    """In a real browser, as wide as a phone and as a screen: no scrolling, neither down nor aside."""
+    program, environment = chromium()
+    path = tmp_path / "page.html"
+    path.write_text(page(matrix.compute(published, workers=1)) + _CLICK)
+    frame = tmp_path / "frame.html"
+    frame.write_text(_FRAME.replace("WIDTH", str(width)))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900", "--dump-dom"]
+    words += ["--virtual-time-budget=5000"]
+    ended = subprocess.run(
+        [program, *words, f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
+        env=environment or None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    seen = re.search(r'data-seen="(.*?)"', ended.stdout)
+    assert seen is not None
+    left, top, right, bottom, wide, high, needed, text = json.loads(html.unescape(seen[1]))
+    assert 0 <= left < right <= wide and 0 <= top < bottom <= high
+    assert needed <= wide
+    assert wide == width and "vllm.config.Newest" in text
 
 
 def test_the_document(published: Places) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from build_recipes.kit import pages
 from build_recipes.verify.judge.matrix import Matrix
+from build_recipes.verify.run.requirements import RESOLVED, UNKNOWN, UNSATISFIABLE, Lacking
 
 _ROOM = "build_recipes.verify.show"
 _WORDS = {
@@ -60,31 +61,53 @@ def pair_page(document: dict[str, Any]) -> str:
     """
     guarded = [e for e in document["warnings"] if e["kind"].startswith(("missing-", "failing-"))]
     calls = [
-        {**e, "what": e["callee"], "says": f"{e['problem']} ({e['kind']}, {e['severity']})", "chain": ""}
+        {**e, "what": e["callee"], "says": f"{e['problem']} ({e['kind']}, {e['severity']})", "chain": []}
         for e in document["calls"]
     ]
     failures = [
-        {**f, "tier": f["fault"], "what": f["module"], "says": f"{f['error']}: {f['message']}", "chain": ""}
+        {**f, "tier": f["fault"], "what": f["module"], "says": f"{f['error']}: {f['message']}", "chain": []}
         for f in document.get("imports", {}).get("failures", [])
     ]
     groups = [
-        ("Fails at import", [_finding(e) for e in document["breaks"]]),
-        ("Calls, overrides and attributes that do not fit any more", calls),
-        ("Behind a guard or in a function", [_finding(e) for e in guarded]),
-        ("Real imports that failed", failures),
+        _group("import", "Fails at import", "fail at import", [_finding(e) for e in document["breaks"]]),
+        _group(
+            "calls", "Calls, overrides and attributes that do not fit any more", "calls do not fit", calls
+        ),
+        _group(
+            "guarded", "Behind a guard or in a function", "behind a guard", [_finding(e) for e in guarded]
+        ),
     ]
+    if "imports" in document:
+        groups.append(_group("real", "Real imports that failed", "real imports failed", failures))
     return pages.page(
         _ROOM,
         "pair.html",
         title=f"{document['package']} {document['omni']} on vLLM {document['vllm']}",
         verdict=document["verdict"],
         words=_WORDS[document["verdict"]],
-        summary=f"{len(document['breaks'])} places fail at import, {len(calls)} calls do not fit.",
         unread=sorted(document["unread"].items()),
-        requirements=document.get("requirements"),
+        needs=_needs(document.get("requirements")),
         groups=groups,
         made=_now(),
     )
+
+
+def _group(name: str, heading: str, short: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Findings by file, the files in the order of their first one."""
+    files: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in entries:
+        key = (entry["file"], entry["tier"])
+        file = files.setdefault(
+            key, {"name": entry["file"], "tier": entry["tier"], "chain": entry["chain"], "entries": []}
+        )
+        file["entries"].append(entry)
+    return {
+        "id": name,
+        "heading": heading,
+        "short": short,
+        "count": len(entries),
+        "files": list(files.values()),
+    }
 
 
 def _finding(entry: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +116,25 @@ def _finding(entry: dict[str, Any]) -> dict[str, Any]:
         **entry,
         "what": f"{entry['module']}.{entry['name']}" if entry["name"] else entry["module"],
         "says": "; ".join(filter(None, says)),
-        "chain": " > ".join(entry["chain"]),
     }
+
+
+def _needs(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The requirements, for people."""
+    if found is None:
+        return None
+    lines = [str(Lacking(**entry)) for entry in found["no_wheel"]]
+    if found["no_wheel"] and found["count"]:
+        lines.append(f"the other {found['count']} distributions go together")
+    if found["from_source"]:
+        lines.append(f"published without any wheel: {', '.join(found['from_source'])}")
+    words = {
+        RESOLVED: f"{found['count']} distributions go together",
+        UNSATISFIABLE: "cannot be installed together",
+        UNKNOWN: "not looked up: --resolve asks the index",
+    }
+    tone = {RESOLVED: "good", UNSATISFIABLE: "bad"}.get(found["status"], "")
+    return {**found, "words": words[found["status"]], "tone": tone, "list": lines}
 
 
 def _went(moved_to: str | None) -> str:

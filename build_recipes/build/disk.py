@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,7 +237,10 @@ def told_when_full(*folders: Path) -> Iterator[None]:
         if isinstance(error, NotEnoughDisk) or not disk_is_full(error):
             raise
         places = {path: free_disk(path) for path in folders}
-        last = str(error.args[0] if isinstance(error, ArmoryError) else error).strip().splitlines() or [""]
+        said = error.args[0] if isinstance(error, ArmoryError) else error
+        if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+            said = error.args[0][0][-1]  # of source, target and reason, of every file that was not copied
+        last = str(said).strip().splitlines() or [""]
         line = next((line for line in last if "space left" in line or "quota" in line), last[-1])
         raise NotEnoughDisk(
             f"a disk filled up: {line.strip()[:300]}\n"

@@ -29,7 +29,7 @@ CUTS = {
     "provision": "patch ",
     "configure": "provision ",
     "compile": "units to compile",
-    "link": "[2/2]",
+    "link": "[1/",
     "package": "compile ",
     "publish": "audit ",
 }
@@ -75,6 +75,8 @@ def main() -> int:
     wrong, same = 0, False
     try:
         for stage, mark in cuts.items():
+            for wheel in mount.glob("wheels/*.whl"):
+                wheel.unlink()  # so that there is something to do
             started = time.monotonic()
             code, said = build(folder, mount, mark, room)
             error = said[said.find("error ") :] if "error " in said else said[-2000:]

@@ -400,3 +400,15 @@ def test_the_task_prints_json_and_exits_64() -> None:
     assert document["blockers"] == 3 and document["device"] == "orin"
     assert {one["check"]: one["status"] for one in document["findings"]}["disk"] == "unknown"
     assert b"Traceback" not in answer.stderr and b"next" in answer.stderr
+
+
+def test_only_what_the_device_compiles_asks_for_its_gcc() -> None:
+    """v0.33.0's DeepGEMM and DeepSelect need GCC 13; Thor compiles neither, Grace-Hopper does."""
+    told = [
+        finding
+        for machine in (FIT, snapshot("gh200"))
+        for finding in consult(dataclasses.replace(machine, gcc="12.2.0"), tag="v0.33.0").findings
+        if finding.check == "GCC"
+    ]
+    assert [finding.status for finding in told] == ["ok", "blocker"]
+    assert "_deep_gemm_C of vLLM v0.33.0 needs GCC 13" in str(told[1])

@@ -7,7 +7,7 @@ import re
 from packaging.specifiers import SpecifierSet
 
 from build_recipes.build import disk as disks
-from build_recipes.build.compiling import estimate
+from build_recipes.build.compiling import estimate, surveyed
 from build_recipes.build.plan import make_plan, too_little
 from build_recipes.build.request import Request
 from build_recipes.doctor.case import Case, Finding
@@ -152,7 +152,12 @@ def compiler(case: Case) -> Finding | None:
             return Finding("GCC", "unknown", _NOT_ASKED, "", "g++ -dumpfullversion  # on the machine itself")
         seen = "no g++ was found or it did not say its version"
         return Finding("GCC", "unknown", seen, "a build needs one", "sudo apt-get install -y g++")
-    oldest, why = case.version.oldest_gcc() if case.version else ("9", "torch's headers, C++17")
+    oldest, why = "9", "torch's headers, C++17"
+    if case.version:
+        arch, version = case.device.arch_list if case.device else "", case.tag.removeprefix("v")
+        oldest, why = case.version.oldest_gcc(
+            surveyed.perhaps(case.tag, version, arch, case.version.gcc_of) if arch else None
+        )
     if numbers(gcc) < numbers(oldest):
         wanted = compilers.Wanted("", False, oldest, why, versions.facts().cuda_toolkit.newest_gcc)
         other = next((one for one in compilers.there("") if wanted.fits(one.version)), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import lzma
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from packaging.version import Version
@@ -55,6 +55,12 @@ def nearest(tag: str, version: str, arch_list: str) -> tuple[str, str]:
         return tag, arch_list
     older = [one for one in known if Version(one[1:]) <= Version(version)]
     return (older[-1] if older else known[0]), arch_list
+
+
+def perhaps(tag: str, version: str, arch_list: str, targets: Iterable[str]) -> list[str]:
+    """Of some targets those of which a device compiles something, or of which that is not known."""
+    known = units_of(*nearest(tag, version, arch_list)) or {}
+    return [target for target in targets if known.get(target) != ()]
 
 
 def likely(tag: str, version: str, arch_list: str) -> tuple[dict[str, tuple[str, ...]], str]:

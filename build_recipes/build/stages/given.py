@@ -58,13 +58,10 @@ def host_compiler(plan: Plan) -> compilers.Compiler | None:
 
     :raises ToolchainMismatch: none that it has fits; the advice names a package of this distribution, if it has one.
     """
-    known = surveyed.units_of(*surveyed.nearest(plan.tag, plan.version, plan.device.arch_list)) or {}
     needed = [
         name
-        for name in plan.facts.gcc_of
-        if known.get(name) != ()
-        and name not in plan.request.without
-        and name in (plan.request.only or [name])
+        for name in surveyed.perhaps(plan.tag, plan.version, plan.device.arch_list, plan.facts.gcc_of)
+        if name not in plan.request.without and name in (plan.request.only or [name])
     ]
     oldest, why = plan.facts.oldest_gcc(needed)
     wanted = compilers.Wanted(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.costs import Cost, expected, learned
+from build_recipes.build.compiling.costs import expected
 from build_recipes.build.compiling.graph import Command, Graph
 from build_recipes.build.modules import Part
 from build_recipes.build.plan import Plan
@@ -48,7 +48,7 @@ def smoke_units(
     linked, sampled = choose(found, folder, ninja)
     whole = graphs.read_graph(folder, ninja, [sampled.target])
     graphs.check_gencode(whole, facts().host_code_units)
-    unit = sample(whole, plan.device, learned(plan.tree / "units.jsonl"))
+    unit = sample(whole, plan.device)
     graph = graphs.read_graph(folder, ninja, [linked.target, unit.output])
     outcome = compiling.run_units(plan, graph, environment, began)
     if outcome.timed_out:
@@ -99,8 +99,9 @@ def choose(found: Sequence[Part], folder: Path, ninja: Path) -> tuple[Module, Mo
     )
 
 
-def sample(graph: Graph, device: Device, history: dict[str, Cost]) -> Command:
-    """The cheapest CUDA unit that is to hold SASS for the device.
+def sample(graph: Graph, device: Device) -> Command:
+    """The cheapest CUDA unit that is to hold SASS for the device, by the table alone: what this tree measured must not
+    make a build that goes on take another one.
 
     :raises AuditFailed: there is none.
     """
@@ -110,7 +111,7 @@ def sample(graph: Graph, device: Device, history: dict[str, Cost]) -> Command:
             f"no unit of {', '.join(graph.targets)} is compiled to SASS that loads on {device.title}",
             "report this: CMake chose no architecture of the device",
         )
-    return min(native, key=lambda unit: expected(unit.unit, history).seconds)
+    return min(native, key=lambda unit: expected(unit.unit).seconds)
 
 
 def read_sass(plan: Plan, path: Path) -> list[str]:

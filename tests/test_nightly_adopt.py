@@ -60,6 +60,19 @@ def test_the_report_says_what_moved_and_what_needs_a_person(tmp_path: Path) -> N
     assert report.table([]).endswith("None.\n")
 
 
+def test_companions_that_do_not_run_are_told_once_with_their_devices() -> None:
+    rows = {"name": "torch", "version": "2.14.0", "code": "native", "runs": True}
+    absent = {**rows, "code": "absent", "runs": False}
+    unknown = {"name": "flashinfer-cubin", "version": "", "code": "not known", "runs": False}
+    done = adoption()
+    adopt.judged(done, {"thor": [rows, unknown], "orin": [absent, unknown]})
+    assert done.person[1:] == [
+        "flashinfer-cubin (not known) does not run on thor, orin", "torch 2.14.0 (absent) does not run on orin"
+    ]  # fmt: skip
+    assert done.devices["orin"]["companions"] == {"torch": "2.14.0 absent", "flashinfer-cubin": "not known"}
+    assert "modules" in done.devices["thor"], "what the survey said stays"
+
+
 def test_newest_is_what_has_no_lock_and_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ["0.32.0", "0.33.0", "99.1.0", "99.0.0", "99.2.0rc1"]
     monkeypatch.setattr(adopt.registry, "releases", lambda name, kinds=(): known)

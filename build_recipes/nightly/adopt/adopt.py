@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from packaging.version import Version
 
+from build_recipes.build.survey import LOG
 from build_recipes.facts import device as devices
 from build_recipes.facts import versions
 from build_recipes.formats.archive import unpack_sdist
@@ -342,7 +343,7 @@ def _survey(runner: _Runner, asked: Asked) -> None:
             key: cell[key] for key in ("stage", "error", "missing", "modules", "cpu_s", "gib")
         }
         if cell["stage"] != "done":
-            line = str(cell["error"]).splitlines()[0]
+            line = LOG.sub("", str(cell["error"]).splitlines()[0])
             runner.done.person.append(f"{cell['device']}: the survey stops at {cell['stage']}: {line}")
         for target, row in cell["modules"].items():
             if row.get("none"):
@@ -351,17 +352,30 @@ def _survey(runner: _Runner, asked: Asked) -> None:
 
 def _companions(runner: _Runner, asked: Asked) -> None:
     names = asked.devices or tuple(n for n, d in devices.devices().items() if d.machine == "aarch64")
+    documents = {}
     for name in names:
         document = runner.run(f"companions {name}", ["companions", "--tag", asked.tag, "--device", name])
-        found = runner.done.devices.setdefault(name, {})
         if isinstance(document, dict) and "companions" in document:
-            found["companions"] = {row["name"]: _verdict(row) for row in document["companions"]}
+            documents[name] = document["companions"]
         else:
             last = runner.done.steps[-1]
             runner.done.person.append(f"{name}: companions: {' '.join(last.said[-2:]) or last.state}")
+    judged(runner.done, documents)
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    """A companion's version and whether it runs there."""
-    version = (row.get("file") or {}).get("version") or row.get("version") or ""
-    return f"{version} {row.get('verdict') or row.get('runs') or ''}".strip()
+def judged(done: Adoption, documents: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """What runs beside vLLM on each device, and what does not, each with its devices.
+
+    :param documents: device to ``companions`` of what ``./inv companions --json`` prints.
+    """
+    absent: dict[str, list[str]] = {}
+    for name, rows in documents.items():
+        done.devices.setdefault(name, {})["companions"] = {
+            row["name"]: f"{row['version']} {row['code']}".strip() for row in rows
+        }
+        for row in rows:
+            if not row["runs"]:
+                absent.setdefault(
+                    f"{row['name']} {row['version']} ({row['code']})".replace("  ", " "), []
+                ).append(name)
+    done.person += [f"{what} does not run on {', '.join(where)}" for what, where in absent.items()]

@@ -45,6 +45,15 @@ def test_the_line_says_what_runs_and_what_the_others_wait_for(broker: Broker) ->
     assert broker.waits() == ["1 waits for 12.3 GiB, 9.1 free"]
 
 
+def test_on_many_cores_the_oldest_units_are_named_and_the_others_counted(broker: Broker) -> None:
+    broker.running = [unit(f"{number}.cu.o", 0.0) for number in range(64)]
+    for number, one in enumerate(broker.running):
+        one.started = time.monotonic() - number
+    line = Progress([one.name for one in broker.running], {}).line(broker)
+    assert line.startswith("[0/64] 64 run: 63.cu.o (1 min 03 s), 62.cu.o")
+    assert "58.cu.o (58 s) and 58 more; " in line
+
+
 def test_who_waits_for_a_core_does_not_wait_for_memory(broker: Broker) -> None:
     broker.cores, broker.running = 1, [unit("a.cu.o", 1.0)]
     broker.waiting = [unit("b.cu.o", 50.0), unit("c.cu.o", 1.0)]

@@ -231,7 +231,7 @@ def test_each_step_runs_in_a_fresh_clone(tmp_path: Path) -> None:
         assert done.returncode == 0, (step, done.stdout[-2000:], done.stderr[-4000:])
         ran.append(step.line.split()[1])
         outputs = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
-    assert ran == ["matrix", "nightly", "merge-cache", "gather", "release", "page"]
+    assert ran == ["matrix", "nightly", "merge-cache", "adopt", "propose", "gather", "release", "page"]
     assert outputs["any"] == "true"
     assert "green" in (clone / "site/index.html").read_text()
     assert (clone / "out/feed.jsonl").stat().st_size > 0

@@ -4,7 +4,7 @@
 
 Both ways compile the same commands without a compiler cache. Plain ninja gets the build file as CMake wrote it, ours
 the one that it orders by cost. The tree is made (or gone on with) as a build makes it; with ``--tree`` a build's own
-tree is used, whose objects of these modules are compiled anew. Cores busy are read from the kernel's count of
+tree is used, whose objects of these modules are compiled again. Cores busy are read from the kernel's count of
 this machine (``/proc/stat``) every five seconds, so other work on it counts, too.
 """
 

@@ -50,7 +50,7 @@ def faults(wheel: Path, since: datetime) -> list[str]:
     }
     for name, commit in commits.items():
         if not COMMIT.fullmatch(commit):
-            found.append(f"{name}: {commit} is no whole commit")
+            found.append(f"{name}: {commit} is not a whole commit")
         if name in trees:
             same(f"commit of {name}", commit, manifest["sources"]["trees"][name]["commit"])
             same(f"SBOM of {name}", parts[f"tree:{name}"]["version"], commit)

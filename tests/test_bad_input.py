@@ -358,7 +358,7 @@ def test_a_network_that_is_cut_in_the_middle(
         assert nothing_built(places)
         sdist_from(locked, pin)
         code, said = door("build", "--tag", "v0.12.0", "--device", NATIVE, "--smoke")
-        assert code == 30, said  # fetched and unpacked; it is no vLLM, so the first patch finds no place
+        assert code == 30, said  # fetched and unpacked; it is not a vLLM, so the first patch finds no place
         assert server.seen == [("vllm-0.12.0.tar.gz", f"bytes={half}-")]
 
 
@@ -396,7 +396,7 @@ def test_a_compiler_that_somebody_killed(victim: str, tmp_path: Path, places: Pl
     assert (error.exit_code, "victim.cpp.o was killed from outside" in error.args[0]) == (51, True), str(
         error
     )
-    assert error.advice.startswith("type the same command again")
+    assert error.advice.startswith("run the same command again")
     assert "mod/victim.cpp.o" not in learned(project.journal), "a kill by hand says nothing of its memory"
 
 

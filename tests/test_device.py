@@ -42,7 +42,7 @@ def test_an_architecture_whose_code_loads_is_taken(name: str, wanted: str) -> No
 
 @pytest.mark.parametrize("wanted", ["thor", "13", "9,x", "12.1b", ""])
 def test_a_word_that_is_no_architecture_is_a_usage_error(wanted: str) -> None:
-    with pytest.raises(UsageError, match="is no architecture"):
+    with pytest.raises(UsageError, match="is not an architecture"):
         parse_list(wanted)
 
 

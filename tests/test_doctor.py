@@ -342,7 +342,7 @@ def test_a_root_without_proc_is_unknown_and_no_error(tmp_path: Path) -> None:
         "memory",
         "disk",
     }
-    with pytest.raises(CouldNotCheck, match="is no folder"):
+    with pytest.raises(CouldNotCheck, match="is not a folder"):
         doctor("", "", str(tmp_path / "none"), "")
 
 

@@ -242,7 +242,7 @@ def test_hostile_zips(tmp_path: Path, name: str) -> None:
     (tmp_path / "into").mkdir()
     with pytest.raises(UnsafeArchive) as caught:
         unpack(path, tmp_path / "into")
-        with Archive(path) as archive:  # what is no zip by its first bytes is none by its last ones
+        with Archive(path) as archive:  # what is not a zip by its first bytes is none by its last ones
             archive.read("a/b")
     assert str(caught.value).replace("\n", "").isprintable()
 

@@ -180,7 +180,7 @@ def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> N
     assert told["copied"] == (None, "not asked for")
     assert told["files_only"] == (Kind.COPIED, "has no code for 11.0: only its Python files are there")
     assert told["empty"] == told["other"] == (None, "has no code for 11.0: CMake makes nothing of it")
-    assert told["gone"] == (None, "its source tree could not be had")
+    assert told["gone"] == (None, "its source tree could not be fetched")
     assert [part.module.target for part in found if not part.whole] == ["copied", "gone"]
 
 

@@ -203,7 +203,7 @@ def test_main_is_pinned_to_its_commit(
         ('"arm64"]', '"arm46"]', "no runner is called arm46"),
         ('"{device}"', '"{devcie}"', "{devcie} means nothing"),
         ('"{device}"', '"{device"', "step build"),
-        ('time_box = "1h"', 'time_box = "soon"', "soon is no duration"),
+        ('time_box = "1h"', 'time_box = "soon"', "soon is not a duration"),
         ("cores = 4", "cores = 0", "above zero"),
         ("enabled = true", "enabled = maybe", "is not right"),
         ('name = "board"', 'name = "arm64"', "arm64 is there twice"),

@@ -1,4 +1,4 @@
-"""What a user can give or have that is no file, no folder and no home: told in words, at once."""
+"""What a user can give or have that is not a file, no folder and no home: told in words, at once."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_is_refused(places: Places) -> None:
         plan_of(places, ARM, device="h200")
     with pytest.raises(UsageError, match="build-type Fast"):
         plan_of(places, build_type="Fast")
-    with pytest.raises(UsageError, match="cache gcc is no compiler cache"):
+    with pytest.raises(UsageError, match="cache gcc is not a compiler cache"):
         plan_of(places, cache="gcc")
     with pytest.raises(UsageError, match="jobs -1: no unit would ever start"):
         plan_of(places, jobs=-1)

@@ -451,7 +451,7 @@ def test_ptx_newer_than_its_toolkit_is_refused() -> None:
         ("https://example.org/vllm-1-py3-none-any.whl#sha256=12", "no hash"),
         (f"https://example.org/vllm.zip#sha256={'0' * 64}", "no address of a wheel"),
         ("/nowhere/vllm.whl", "does not exist"),
-        ("/tmp", "is no wheel"),
+        ("/tmp", "is not a wheel"),
     ],
 )
 def test_what_is_no_source(text: str, why: str) -> None:

@@ -203,5 +203,5 @@ def test_a_compiler_cache_that_is_not_installed_is_named(
     assert ccache.launcher("auto") == []
     with pytest.raises(UsageError, match="sccache is not installed"):
         ccache.launcher("sccache")
-    with pytest.raises(UsageError, match="is no compiler cache"):
+    with pytest.raises(UsageError, match="is not a compiler cache"):
         ccache.launcher("fastcache")

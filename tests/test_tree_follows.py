@@ -57,7 +57,7 @@ class Tree:
         return fetch(lock, source=self.source, places=self.plan.places, into=self.plan.tree / "src")
 
     def graph(self, fetched: Fetched) -> graphs.Graph:
-        search = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"  # one ninja: another would begin its log anew
+        search = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"  # one ninja: another would begin its log again
         folder = compiling.configure(self.plan, fetched, self.made, {**os.environ, "PATH": search})
         return graphs.read_graph(folder, TOOLS / "ninja", ["mod"])
 
@@ -140,4 +140,4 @@ def test_a_source_that_changes_under_the_compile_is_noticed(tree: Tree) -> None:
     subprocess.run([TOOLS / "cmake", graph.folder], check=True, capture_output=True)
     with pytest.raises(ConfigureFailed, match="11 of 29 units are gone"):
         compiling.check_unchanged(tree.plan, graph)
-    assert len(tree.graph(fetched).commands) == 29, "the same command again configures anew"
+    assert len(tree.graph(fetched).commands) == 29, "the same command again configures again"

@@ -1,4 +1,4 @@
-"""A tree that cannot be had: who needs it is said at the plan, with a command that works. Real git."""
+"""A tree that cannot be fetched: who needs it is said at the plan, with a command that works. Real git."""
 
 from __future__ import annotations
 

@@ -52,11 +52,11 @@ NO_CODE = "has no code for 11.0"
 
 
 def parts(**changes: Part) -> list[Part]:
-    """What a Thor build makes whose external trees but cutlass could not be had."""
+    """What a Thor build makes whose external trees but cutlass could not be fetched."""
     plain = {
         "_C": Part(KERNEL, Kind.KERNEL, Kind.KERNEL),
         "_flashmla_C": Part(OTHER, Kind.COPIED, None, f"{NO_CODE}: only its Python files are there"),
-        "tml_fa4": Part(COPIED, Kind.COPIED, None, "its source tml_fa4 could not be had"),
+        "tml_fa4": Part(COPIED, Kind.COPIED, None, "its source tml_fa4 could not be fetched"),
         "vllm_rs": Part(RUST, Kind.RUST, None, "no Rust toolchain is pinned for it"),
     }
     return list((plain | changes).values())
@@ -80,7 +80,7 @@ def test_a_wheel_is_whole_with_what_the_official_one_gives(tmp_path: Path) -> No
     theirs = official(tmp_path, INTERFACE, KERNELS, "vllm/vllm-rs")
     done = complete(make_wheel(tmp_path, OURS), FOUND, parts(), theirs)
     assert done.word == "whole", done.partial
-    assert set(done.taken) == {INTERFACE, KERNELS, "vllm/vllm-rs"}  # the placeholder is no file of ours
+    assert set(done.taken) == {INTERFACE, KERNELS, "vllm/vllm-rs"}  # the placeholder is not a file of ours
     (absent,) = done.absent
     assert (absent.module, absent.excused, absent.members) == (
         "_flashmla_C",
@@ -96,12 +96,14 @@ def test_each_thing_that_is_lacking_makes_it_partial_and_is_named(tmp_path: Path
     wheel = make_wheel(tmp_path, OURS)
     done = complete(wheel, FOUND, parts(), official(tmp_path, INTERFACE))
     assert done.partial == (
-        "tml_fa4: its source tml_fa4 could not be had",
+        "tml_fa4: its source tml_fa4 could not be fetched",
         "vllm-rs: no Rust toolchain is pinned for it",
     )
-    lost = parts(_C=Part(KERNEL, Kind.KERNEL, None, "its source cutlass could not be had"))
+    lost = parts(_C=Part(KERNEL, Kind.KERNEL, None, "its source cutlass could not be fetched"))
     everything = official(tmp_path, INTERFACE, KERNELS, "vllm/vllm-rs")
-    assert complete(wheel, FOUND, lost, everything).partial == ("_C: its source cutlass could not be had",)
+    assert complete(wheel, FOUND, lost, everything).partial == (
+        "_C: its source cutlass could not be fetched",
+    )
     del everything.files["vllm/vllm-rs"]  # type: ignore[attr-defined]
     whole = parts(vllm_rs=Part(RUST, Kind.RUST, Kind.RUST))
     (reason,) = complete(wheel, FOUND, whole, everything).partial

@@ -21,6 +21,7 @@ from build_recipes.facts import architectures
 from build_recipes.facts.device import Device, canonical, device, devices
 from build_recipes.formats import abi
 from build_recipes.formats.wheel import Distribution, incomplete
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import AuditFailed, NotAWheel
 
 READY, SLOW_START, NOT_USABLE = "ready", "runs with JIT", "not usable"
@@ -268,7 +269,7 @@ def judge(
             (families[family].driver for family in slow), key=lambda text: tuple(map(int, text.split(".")))
         )
         notes.append(
-            f"first start compiles {units} units ({', '.join(map(_title, slow))});"
+            f"first start compiles {counted(units, 'unit')} ({', '.join(map(_title, slow))});"
             f" driver for CUDA {driver} or newer"
         )
     gone = [_title(family) for family, one in families.items() if one.status == verdict.ABSENT]

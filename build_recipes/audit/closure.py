@@ -126,7 +126,7 @@ def _runtime(libraries: Sequence[Library]) -> set[str]:
 def missing_symbols(modules: Sequence[Path], libraries: Iterable[Path]) -> dict[str, list[str]]:
     """Missing symbols of module files against library files or folders of them, by module path.
 
-    :raises Malformed: a file is no ELF.
+    :raises Malformed: a file is not an ELF.
     """
     with contextlib.ExitStack() as stack:
         opened = {str(path): stack.enter_context(mapped(path)) for path in modules}

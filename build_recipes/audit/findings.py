@@ -17,6 +17,7 @@ from build_recipes.audit.scan import Module, Scan
 from build_recipes.facts.device import device
 from build_recipes.formats import abi
 from build_recipes.formats.wheel import Distribution, incomplete
+from build_recipes.kit.console import counted
 
 if TYPE_CHECKING:
     from build_recipes.audit.promise import Promise
@@ -68,7 +69,9 @@ def archive(wheel: Distribution, seen: Scan) -> Iterator[Finding]:
     ):
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            yield Finding(kind, "error", f"{len(names)} files are {what}: {shown}", again, True)
+            yield Finding(
+                kind, "error", f"{counted(len(names), 'file is', 'files are')} {what}: {shown}", again, True
+            )
     for module in seen.modules:
         if module.broken:
             yield Finding(f"broken:{stem(module.path)}", "error", module.broken, again, True)
@@ -97,7 +100,7 @@ def platform(wheel: Distribution, modules: Sequence[Module]) -> Iterator[Finding
         yield Finding(
             "file-name",
             "error",
-            f"{wheel.path.name} is no wheel's file name",
+            f"{wheel.path.name} is not a wheel's file name",
             "name it name-version-tags.whl",
         )
     elif tags != wheel.tags:
@@ -179,7 +182,7 @@ def linkage(wheel: Distribution, modules: Sequence[Module], closure: Closure | N
         yield Finding(
             f"closure:{stem(path)}",
             "error",
-            f"{path} would not import, {len(symbols)} symbols are missing: {names}{more}",
+            f"{path} would not import, {counted(len(symbols), 'symbol is', 'symbols are')} missing: {names}{more}",
             "use the torch it was built with, or build against this one",
             True,
         )
@@ -252,7 +255,7 @@ def promised(wheel: Distribution, modules: Sequence[Module], promise: Promise) -
             yield Finding(
                 f"empty:{family}",
                 "warning",
-                f"all {one.empty} kernels of '{family}' are empty for {promise.device}: they write nothing",
+                f"all {counted(one.empty, 'kernel')} of '{family}' are empty for {promise.device}: they write nothing",
                 "do not take this path on the device, or patch its architecture guard",
             )
     pinned = torch_pin(wheel)

@@ -37,7 +37,7 @@ def official(version: str, places: Places, machine: str = "aarch64") -> Path:
     try:
         wanted = str(Version(version))
     except InvalidVersion as error:
-        raise UsageError(f"'{version}' is no version", "write pypi:0.33.0") from error
+        raise UsageError(f"'{version}' is not a version", "write pypi:0.33.0") from error
     pins = file_pins("vllm", wanted, "source", wheel_tags(machine))
     if not pins:
         raise NotAWheel(f"PyPI has no wheel of vLLM {wanted} for {machine}", "look at pypi.org/project/vllm")

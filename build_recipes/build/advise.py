@@ -71,14 +71,14 @@ def advise(tag: str, name: str, places: Places) -> Advice:
     :param name: device; this machine where it is empty.
     :raises UsageError: no device was named and this machine is none.
     :raises UnknownTag: no such version.
-    :raises NetworkError: the official wheel cannot be had and nothing else was found.
+    :raises NetworkError: the official wheel cannot be fetched and nothing else was found.
     """
     from build_recipes.facts import versions
 
     name = name or device_table.detect() or ""
     if not name:
         raise UsageError(
-            "this machine is none of the known devices", "name one: --device thor (./inv devices lists them)"
+            "this machine is not a supported device", "name one: --device thor (./inv devices lists them)"
         )
     name = device_table.canonical(name)
     entry = device_table.device(name)
@@ -86,7 +86,7 @@ def advise(tag: str, name: str, places: Places) -> Advice:
     try:
         version = str(Version(tag.removeprefix("v")))
     except InvalidVersion as error:
-        raise UnknownTag(f"'{tag}' is no release tag", "write --tag v0.33.0") from error
+        raise UnknownTag(f"'{tag}' is not a release tag", "write --tag v0.33.0") from error
     official, special = _official(version, name, entry, places)
     local = _local(version, name, places)
     built = _build(f"v{version}", name, places)

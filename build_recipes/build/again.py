@@ -11,6 +11,7 @@ from build_recipes.build.plan import make_plan
 from build_recipes.formats.elf import Elf, Malformed
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import CouldNotCheck, RebuildDiffers
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
@@ -124,7 +125,7 @@ def show(wheel: str, *, cache: str, json: bool) -> None:
         rows += [f"  {name}: only then" for name in done.only_then]
         rows += [f"  {name}: only now" for name in done.only_now]
         raise RebuildDiffers(
-            f"{done.then}: built again, {done.same} members are the same, {len(rows)} are not:\n"
-            + "\n".join(rows),
+            f"{done.then}: built again, {counted(done.same, 'member is', 'members are')} the same, "
+            f"{counted(len(rows), 'is', 'are')} not:\n" + "\n".join(rows),
             f"look at it in {Places.from_environment().build / 'again'}",
         )

@@ -15,6 +15,7 @@ from typing import Any
 from build_recipes.build.disk import held
 from build_recipes.build.stages.published import MANIFEST, read_manifest
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.once import remove_tree
 from build_recipes.kit.paths import Places
 
@@ -202,7 +203,7 @@ def _together(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Items as people want to see them: the largest first, all downloads in one row."""
     rows = [item for item in items if item["kind"] != "download"]
     if files := [item for item in items if item["kind"] == "download"]:
-        folder = f"{Path(files[0]['path']).parent} ({len(files)} files)"
+        folder = f"{Path(files[0]['path']).parent} ({counted(len(files), 'file')})"
         octets, days = sum(item["bytes"] for item in files), min(item["days"] for item in files)
         rows.append({**files[0], "path": folder, "bytes": octets, "days": days})
     return sorted(rows, key=lambda item: -int(item["bytes"]))

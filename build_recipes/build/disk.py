@@ -245,5 +245,6 @@ def told_when_full(*folders: Path) -> Iterator[None]:
         raise NotEnoughDisk(
             f"a disk filled up: {line.strip()[:300]}\n"
             + "\n".join(f"  {path}: {size(free)} free now" for path, free in places.items()),
-            "make room (./inv clean shows what is kept and why), then type the same again: what is finished is kept",
+            "make room (./inv clean shows what is kept and why), then run the same command again: what "
+            "is finished is kept",
         ) from error

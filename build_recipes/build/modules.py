@@ -30,7 +30,7 @@ class Part:
 
     @property
     def lost(self) -> bool:
-        """Whether there is something to compile of it for the device, and its sources could not be had."""
+        """Whether there is something to compile of it for the device, and its sources could not be fetched."""
         compiled = self.module.outside or self.defined not in (None, Kind.COPIED, Kind.RUST)
         return compiled and self.left_out.startswith(_GONE)
 
@@ -41,7 +41,7 @@ class Part:
 
 
 LEFT_OUT = "-left-out"
-"""Ends the name of the folder that stands for a tree that could not be had."""
+"""Ends the name of the folder that stands for a tree that could not be fetched."""
 _GONE = "its source"
 _NO_CODE = "has no code for"
 
@@ -92,7 +92,7 @@ def parts(
             used = graphs.commands(folder, ninja, module.target)
             gone = [tree for tree in gone if f"/{tree}{LEFT_OUT}/" in used]
         if there is None and gone and module.outside and module.target in wanted:
-            made.append(Part(module, None, None, f"{_GONE} {gone[0]} could not be had"))
+            made.append(Part(module, None, None, f"{_GONE} {gone[0]} could not be fetched"))
         elif there is None:
             made.append(Part(module, None, None, f"{_NO_CODE} {capability}: CMake makes nothing of it"))
         elif there is Kind.COPIED and module.compiled:
@@ -103,7 +103,7 @@ def parts(
         elif module.kind is Kind.RUST:
             made.append(Part(module, there, None, "no Rust toolchain is pinned for it"))
         elif gone:
-            made.append(Part(module, there, None, f"{_GONE} {gone[0]} could not be had"))
+            made.append(Part(module, there, None, f"{_GONE} {gone[0]} could not be fetched"))
         else:
             made.append(Part(module, there, there))
     return tuple(made)

@@ -201,7 +201,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         )
     if request.cache not in ccache.CHOICES:
         raise UsageError(
-            f"--cache {request.cache} is no compiler cache", f"one of {', '.join(ccache.CHOICES)}"
+            f"--cache {request.cache} is not a compiler cache", f"one of {', '.join(ccache.CHOICES)}"
         )
     if request.cuda not in ("", "wheels") and not (Path(request.cuda) / "bin/nvcc").is_file():
         raise ToolchainMismatch(
@@ -249,13 +249,13 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
 def _max_jobs() -> int:
     """MAX_JOBS of the environment, which vLLM's own setup.py honours; 0 where it is not set.
 
-    :raises UsageError: it is no number of jobs.
+    :raises UsageError: it is not a number of jobs.
     """
     value = os.environ.get("MAX_JOBS", "")
     if not value:
         return 0
     if not value.isdecimal() or not int(value):
-        raise UsageError(f"MAX_JOBS={value} is no number of jobs", "unset MAX_JOBS, or give --jobs 4")
+        raise UsageError(f"MAX_JOBS={value} is not a number of jobs", "unset MAX_JOBS, or give --jobs 4")
     return int(value)
 
 

@@ -12,7 +12,7 @@ from build_recipes.build.plan import Plan, memory_note
 from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
-from build_recipes.kit.console import duration, say, size
+from build_recipes.kit.console import counted, duration, say, size
 from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.sources.lockfile import TreePin
 
@@ -73,7 +73,7 @@ def _instead(tree: TreePin) -> str:
     """What stands in for a commit that the lock does not know."""
     if tree.from_wheel is None:
         return tree.unresolved
-    return f"{len(tree.from_wheel.members)} files of {tree.from_wheel.wheel.filename}"
+    return f"{counted(len(tree.from_wheel.members), 'file')} of {tree.from_wheel.wheel.filename}"
 
 
 def _compiler(plan: Plan) -> dict[str, str]:

@@ -38,7 +38,7 @@ def parse_duration(text: str, option: str = "--time-box") -> float:
         return 0.0
     match = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", text)
     if not match or not any(match.groups()):
-        raise UsageError(f"{option} {text[:40]} is no duration", "write 9m, 5h30m, 45s or 30d")
+        raise UsageError(f"{option} {text[:40]} is not a duration", "write 9m, 5h30m, 45s or 30d")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
 

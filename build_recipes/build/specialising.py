@@ -47,9 +47,7 @@ def run(asked: Asked, places: Places) -> list[Result]:
         )
     names = [canonical(name) for name in asked.devices] or list(filter(None, [detect()]))
     if not names:
-        raise UsageError(
-            "this machine is none of the known devices", "name one: --device thor (./inv devices)"
-        )
+        raise UsageError("this machine is not a supported device", "name one: --device thor (./inv devices)")
     machines = {device(name).machine for name in names}
     if len(machines) > 1:
         raise UsageError(
@@ -79,7 +77,7 @@ def source_of(text: str, places: Places, machine: str) -> Path:
             raise UsageError(f"{text} has no hash to check it by", "end it with #sha256= and 64 hex digits")
         name = url.split("?")[0].rstrip("/").rsplit("/", 1)[1]
         if not re.fullmatch(r"[\w.+%-]+\.whl", name):
-            raise UsageError(f"{url} is no address of a wheel", "give one that ends with .whl")
+            raise UsageError(f"{url} is not an address of a wheel", "give one that ends with .whl")
         name = name.replace("%2B", "+")
         pin = FilePin(
             project="vllm", version="", filename=name, url=url, sha256=digest,
@@ -88,7 +86,7 @@ def source_of(text: str, places: Places, machine: str) -> Path:
         return fetch_files([pin], places.downloads)[name]
     path = resolve(text, places, machine)
     if path.is_dir():
-        raise NotAWheel(f"{path} is no wheel", "give a .whl file, or pypi:VERSION")
+        raise NotAWheel(f"{path} is not a wheel", "give a .whl file, or pypi:VERSION")
     return path
 
 

@@ -34,7 +34,7 @@ from build_recipes.build.stages.trees import fetch_sources
 from build_recipes.facts import architectures, versions
 from build_recipes.facts import device as devices
 from build_recipes.kit import paths
-from build_recipes.kit.console import say, table, warn
+from build_recipes.kit.console import counted, say, table, warn
 from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.errors import ArmoryError
 from build_recipes.kit.once import remove_tree
@@ -275,13 +275,13 @@ def one_line(cell: Cell) -> str:
     if cell.stage != "done":
         return f"stops at {cell.stage} ({cell.code}): {cell.error.splitlines()[0]}"
     count = sum(len(units or ()) for units in cell.units.values())
-    text = f"{count} units, {cell.cpu_s / 60:.0f} CPU min"
+    text = f"{counted(count, 'unit')}, {cell.cpu_s / 60:.0f} CPU min"
     if unknown := [target for target, units in cell.units.items() if units is None]:
         text += f"; not known: {', '.join(unknown)}"
     if dead := [target for target, row in cell.modules.items() if row.get(NONE)]:
         text += f"; does not load: {', '.join(dead)}"
     if cell.compiled:
-        text += f"; one unit each of {len(cell.compiled)} modules compiled"
+        text += f"; one unit each of {counted(len(cell.compiled), 'module')} compiled"
     if broken := [target for target, error in cell.compiled.items() if error]:
         text += f", not of {', '.join(broken)}"
     return text
@@ -399,4 +399,4 @@ def show(cells: Sequence[Cell]) -> None:
     rows = [[cell.tag, cell.device, cell.stage, one_line(cell), ", ".join(lacks(cell))] for cell in cells]
     table("Survey", ["tag", "device", "came to", "", "not at hand"], rows)
     if stopped := sum(cell.stage != "done" for cell in cells):
-        warn(f"{stopped} of {len(cells)} pairs stop before the first unit")
+        warn(f"{stopped} of {counted(len(cells), 'pair')} stop before the first unit")

@@ -3,7 +3,7 @@
 A wheel is whole where each module that CMake defines for the device was made, and each member of the official wheel
 of the tag is there, or belongs to a module that the device has no code of. Files that are the same on every device
 and for every torch (Python files, the Rust programs) are taken from the official wheel where their own
-source could not be had; each is named in the manifest and in the wheel's bill of materials.
+source could not be fetched; each is named in the manifest and in the wheel's bill of materials.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from build_recipes.build.modules import Part
 from build_recipes.build.plan import Plan
 from build_recipes.formats.wheel import Recorded, Wheel, is_module
-from build_recipes.kit.console import warn
+from build_recipes.kit.console import counted, warn
 from build_recipes.kit.errors import ArmoryError
 from build_recipes.sources.lockfile import OfficialPin
 from build_recipes.sources.modules import Kind, Makeup, Module
 
 PLACEHOLDER = b"# left out by vllm-armory"
-"""How a file begins that stands for one of a tree that could not be had."""
+"""How a file begins that stands for one of a tree that could not be fetched."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class Completeness:
 def gather(plan: Plan, found: Makeup, missing: Collection[str]) -> Official | None:
     """The official wheel's list of members, and the files of it that a build may need.
 
-    That are those of modules whose own source could not be had, as far as they depend on no device and no torch.
+    That are those of modules whose own source could not be fetched, as far as they depend on no device and no torch.
     Nothing is taken that the lock does not pin.
 
-    :param missing: external trees that could not be had.
+    :param missing: external trees that could not be fetched.
     :returns: None where there is none, or it cannot be read.
     """
     from build_recipes.sources import official
@@ -166,7 +166,7 @@ def complete(
             reasons[f"{target}: {part.left_out}"] = None
     for (target, why, excused), names in groups.items():
         if not excused and f"{target}: {why}" not in reasons:
-            reasons[f"{target or 'vLLM itself'}: {why} ({len(names)} files, as {names[0]})"] = None
+            reasons[f"{target or 'vLLM itself'}: {why} ({counted(len(names), 'file')}, as {names[0]})"] = None
     absent = tuple(Absence(*key, tuple(names)) for key, names in groups.items())
     return Completeness(tuple(reasons), theirs.pin.wheel.filename, absent, taken)
 

@@ -69,7 +69,7 @@ class Environment:
 def build(name: str, found: Companions, places: Places) -> Built:
     """Build a companion and put it into the folder of wheels, with a record of what it was made from.
 
-    :raises UsageError: it is no companion, or it has a wheel.
+    :raises UsageError: it is not a companion, or it has a wheel.
     :raises PackageFailed: its build backend stopped; its last words are given.
     :raises ToolchainMismatch: there is no Python of the target's version here.
     """
@@ -80,7 +80,7 @@ def build(name: str, found: Companions, places: Places) -> Built:
     ]
     if name not in lacking:
         raise UsageError(
-            f"{name} is no companion without a wheel for {target.device_name}",
+            f"{name} is not a companion without a wheel for {target.device_name}",
             f"one of: {', '.join(lacking) or 'none'}",
         )
     sdist = _sdist(name, found, places)

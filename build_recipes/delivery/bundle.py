@@ -50,7 +50,7 @@ class Bundle:
 def device_of(wheel: Path, given: str = "") -> str:
     """The device a wheel is for: the one given, else its version's local part, else this machine's.
 
-    :raises NotAWheel: it is no wheel of vLLM.
+    :raises NotAWheel: it is not a wheel of vLLM.
     :raises UsageError: nothing says which.
     """
     with Wheel(wheel) as opened:
@@ -78,7 +78,7 @@ def bundle(wheel: Path, places: Places, *, device: str = "", python: str = "", b
         )  # it goes into commands and files: a version, no text
     except InvalidWheelFilename as error:
         raise NotAWheel(
-            f"{one_line(wheel.name)} is no name of a wheel", "./inv retag makes a right one"
+            f"{one_line(wheel.name)} is not a name of a wheel", "./inv retag makes a right one"
         ) from error
     files = {wheel.name: (wheel, digest)}
     lines = [f"vllm=={version} --hash=sha256:{digest}"]

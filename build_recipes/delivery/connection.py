@@ -136,7 +136,7 @@ def connected(to: str, port: int = 0) -> Iterator[Board]:
         ) from None
     except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
         raise BoardFailed(
-            f"{to} takes none of your keys ({error})", f"{copying}, then the same again"
+            f"{to} takes none of your keys ({error})", f"{copying}, then run the same command again"
         ) from None
     except paramiko.SSHException as error:
         if "authentication methods" in str(error):
@@ -152,7 +152,7 @@ def connected(to: str, port: int = 0) -> Iterator[Board]:
         yield Board(connection, to)
     except (paramiko.SSHException, EOFError, ConnectionError) as error:
         raise BoardFailed(
-            f"the connection to {to} broke: {error}", "the same again goes on from here"
+            f"the connection to {to} broke: {error}", "the same command goes on from here"
         ) from None
     finally:
         connection.close()

@@ -20,6 +20,7 @@ from build_recipes.delivery.connection import Board, connected
 from build_recipes.delivery.programs import uv_program
 from build_recipes.formats import abi
 from build_recipes.kit import console, paths
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import ArmoryError, BoardFailed, QualifyFailed
 from build_recipes.kit.hashing import file_sha256
@@ -130,7 +131,7 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
     board.must(["chmod", "0755", uv], "making uv a program")
     seconds["copy"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
-    console.step("install", f"{len(made.files)} files into {board.name}:{environment}")
+    console.step("install", f"{counted(len(made.files), 'file')} into {board.name}:{environment}")
     steps = installing(
         uv, environment, folder, made.python, under=made.companions is None, toolkit=made.toolkit
     )
@@ -181,7 +182,7 @@ def check(name: str, looked: dict[str, Any], made: Bundle) -> None:
     if looked["disk_free"] < room:
         raise BoardFailed(
             f"{name} has {console.size(looked['disk_free'])} of free disk, the delivery needs {console.size(room)}",
-            "make room in the home folder there, then the same again",
+            "make room in the home folder there, then run the same command again",
         )
 
 
@@ -200,7 +201,9 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
     }
     missing = [name for name in files if name not in there]
     total = sum(files[name].stat().st_size - had[name] for name in missing)
-    console.step("copy", f"{len(missing)} of {len(files)} files, {console.size(total)} to {board.name}")
+    console.step(
+        "copy", f"{len(missing)} of {counted(len(files), 'file')}, {console.size(total)} to {board.name}"
+    )
     sent = 0
 
     def count(octets: int) -> None:
@@ -214,7 +217,7 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
         if (arrived[f"{name}.part"] or {}).get("sha256") != digests[name]:
             board.must(["rm", "-f", f"{name}.part"], "removing a damaged file")
             raise BoardFailed(
-                f"{Path(name).name} arrived damaged on {board.name}", "the same again copies it anew"
+                f"{Path(name).name} arrived damaged on {board.name}", "the same command copies it again"
             )
         board.rename(f"{name}.part", name)
     return sent, sum(path.stat().st_size for path in files.values()) - total
@@ -296,7 +299,7 @@ def show(done: Sequence[Delivery]) -> None:
         console.say(f"next  {one.serve}")
     if len(done) > 1:
         good = sum(not one.failed for one in done)
-        console.say(f"{good} of {len(done)} boards have it", "bold")
+        console.say(f"{good} of {counted(len(done), 'board')} with it", "bold")
         for one in done:
             console.say(f"  {one.board}  {_in_short(one)}")
 
@@ -318,7 +321,7 @@ def judge(done: Sequence[Delivery]) -> None:
     failed = [one for one in done if one.failed]
     if failed:
         names = ", ".join(one.board for one in failed)
-        raise BoardFailed(f"{len(failed)} of {len(done)} boards failed: {names}", failed[0].advice)
+        raise BoardFailed(f"{len(failed)} of {counted(len(done), 'board')} failed: {names}", failed[0].advice)
     bad = [one.board for one in done if FAILED in one.tiers.values()]
     if bad:
         raise QualifyFailed(

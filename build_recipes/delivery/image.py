@@ -84,7 +84,7 @@ def image(
     """
     started = time.monotonic()
     if format not in ("docker", "oci"):
-        raise UsageError(f"'{format}' is no format of an image", "--format docker, or --format oci")
+        raise UsageError(f"'{format}' is not a format of an image", "--format docker, or --format oci")
     places = Places.from_environment()
     made = bundle(wheel, places, device=device, python=python, bare=bare)
     program = "" if context else _tool(tool)
@@ -110,7 +110,7 @@ def image(
 
 def _tool(asked: str) -> str:
     if asked and asked not in TOOLS:
-        raise UsageError(f"'{asked}' is no tool that is known", f"--tool {' | '.join(TOOLS)}")
+        raise UsageError(f"'{asked}' is not a tool that is known", f"--tool {' | '.join(TOOLS)}")
     found = next((name for name in ((asked,) if asked else TOOLS) if shutil.which(name)), "")
     if not found:
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from build_recipes.delivery.bundle import Bundle, bundle, installing, serve_line
 from build_recipes.kit import console, process
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import CouldNotCheck, UsageError
 from build_recipes.kit.paths import Places
@@ -46,7 +47,9 @@ def install(wheel: Path, environment: Path, *, device: str, python: str, bare: b
             f"the wheel is for {made.device.title} ({made.device.machine}), this machine is {platform.machine()}",
             f"./inv deliver {wheel} --to user@board",
         )
-    console.step("install", f"{len(made.files)} files, {console.size(made.size)}, into {environment}")
+    console.step(
+        "install", f"{counted(len(made.files), 'file')}, {console.size(made.size)}, into {environment}"
+    )
     folder = places.build / "install" / next(iter(made.files.values()))[1][:16]
     folder.mkdir(parents=True, exist_ok=True)
     for name, (path, _) in made.files.items():

@@ -16,6 +16,7 @@ from build_recipes.facts import architectures
 from build_recipes.facts.device import Device
 from build_recipes.formats import abi
 from build_recipes.formats.wheel import Wheel, is_module
+from build_recipes.kit.console import counted
 
 NATIVE, JIT, HOST, PYTHON, ABSENT = "native", "JIT", "host code", "Python", "absent"
 OTHER_TORCH = "it was built for another torch"
@@ -144,7 +145,7 @@ def _code(names: Sequence[str], modules: Sequence[Module], device: Device, sourc
     if sources:
         return JIT, f"carries {sources} CUDA sources: compiled on the device, which needs nvcc there"
     if modules:
-        return HOST, f"{len(modules)} modules without GPU code"
+        return HOST, f"{counted(len(modules), 'module')} without GPU code"
     return PYTHON, "no compiled code"
 
 

@@ -12,6 +12,7 @@ from build_recipes.delivery import building
 from build_recipes.delivery import companions as resolving
 from build_recipes.facts import device as devices
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.sources.download import fetch_files
@@ -44,7 +45,7 @@ def companions(found: resolving.Companions) -> None:
     total = sum(pin.size for pin in found.locked)
     console.say(
         f"{len(running)} of {len(found.entries)} companions of vLLM {target.label} run on {target.device_name} "
-        f"with torch {target.torch}; {len(found.locked)} wheels, {console.size(total)}",
+        f"with torch {target.torch}; {counted(len(found.locked), 'wheel')}, {console.size(total)}",
         "bold",
     )
     for one in found.entries:

@@ -35,7 +35,7 @@ def table() -> str:
 
 
 def replaced(document: str) -> str:
-    """A document with the table between its marks made anew. Raises `ValueError` where it has no marks."""
+    """A document with the table between its marks made again. Raises `ValueError` where it has no marks."""
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

@@ -109,7 +109,7 @@ def load(folder: Path = FAILURES) -> tuple[Rule, ...]:
                 pattern = re.compile(signature.regex)
                 quoted = re.compile(signature.quoted) if signature.quoted else None
             except re.error as error:
-                raise BadData(f"{path}: regex of '{signature.id}': {error}", "mend the regex") from error
+                raise BadData(f"{path}: regex of '{signature.id}': {error}", "correct the regex") from error
             rules.append(Rule(signature, pattern, quoted, tuple(needles(signature.regex)), len(rules)))
     for rule in rules:
         for name in rule.signature.hides:

@@ -26,7 +26,7 @@ class Finding:
     follows: str = ""
     """What comes of it."""
     fix: str = ""
-    """The command or step that mends it."""
+    """The command or step that fixes it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json``."""

@@ -72,7 +72,7 @@ def architecture_list(case: Case) -> Finding | None:
         return Finding(
             name, "unknown", seen, "no device was given to compare it with", "./inv doctor --device thor"
         )
-    mend = f"export TORCH_CUDA_ARCH_LIST={case.device.arch_list}"
+    fix = f"export TORCH_CUDA_ARCH_LIST={case.device.arch_list}"
     on = {target: target.on(case.device.number) for target in targets}
     fit = [target.dotted for target, verdict in on.items() if verdict == "native"]
     rest = [target.dotted for target, verdict in on.items() if verdict == "none"]
@@ -80,12 +80,12 @@ def architecture_list(case: Case) -> Finding | None:
         why = f"no code for it loads on {case.device.title} (capability {case.device.capability})"
         if not rest:
             why = f"only PTX, which the driver compiles at first use on {case.device.title}"
-        return Finding(name, "blocker", seen, f"{why}. {case.device.note}".rstrip(), mend)
+        return Finding(name, "blocker", seen, f"{why}. {case.device.note}".rstrip(), fix)
     if rest:
         text = f"{', '.join(fit)} loads on {case.device.title}, {', '.join(rest)} does not and costs compile time"
-        return Finding(name, "warning", seen, text, mend)
+        return Finding(name, "warning", seen, text, fix)
     if forms:
-        return Finding(name, "warning", seen, f"it loads on {case.device.title}; {_FORMS}", mend)
+        return Finding(name, "warning", seen, f"it loads on {case.device.title}; {_FORMS}", fix)
     return Finding(name, "ok", seen, f"it loads on {case.device.title}")
 
 
@@ -215,25 +215,25 @@ def torch(case: Case) -> Finding | None:
     if found is None:
         return Finding("torch", "ok", "none found", "the build brings its own, by hash")
     seen = f"{found.version}, CUDA {found.cuda or 'none'} ({found.path})"
-    mend = f"pip install {_torch_of(case)} --index-url https://download.pytorch.org/whl/cu130"
+    fix = f"pip install {_torch_of(case)} --index-url https://download.pytorch.org/whl/cu130"
     if found.cuda is None:
         return Finding(
             "torch",
             "blocker",
             seen,
             "a build against it stops ('Unknown runtime environment') or makes a CPU wheel; no run either",
-            mend,
+            fix,
         )
     nvcc = case.toolkit.nvcc if case.toolkit else None
     if nvcc and nvcc.split(".")[0] != found.cuda.split(".")[0]:
-        return Finding("torch", "blocker", seen, f"the toolkit is CUDA {nvcc}: another major", mend)
+        return Finding("torch", "blocker", seen, f"the toolkit is CUDA {nvcc}: another major", fix)
     if case.device is not None and found.cuda.split(".")[0] != "13":
-        return Finding("torch", "blocker", seen, f"wheels for {case.name} are CUDA 13", mend)
+        return Finding("torch", "blocker", seen, f"wheels for {case.name} are CUDA 13", fix)
     if case.device is not None and found.architectures is not None:
         listed = " ".join(found.architectures)
         if not any(_runs(name, case.device.number) for name in found.architectures):
             what = f"no code that loads on {case.device.capability}"
-            return Finding("torch", "blocker", f"{seen}: {listed}", what, mend)
+            return Finding("torch", "blocker", f"{seen}: {listed}", what, fix)
     return Finding("torch", "ok", seen)
 
 
@@ -314,7 +314,7 @@ def jobs(case: Case) -> Finding | None:
     seen = ", ".join(f"{name}={value}" for name, value in told.items())
     limit = told.get("MAX_JOBS", "")
     if limit and not (limit.isdecimal() and int(limit)):
-        return Finding("jobs", "blocker", seen, "MAX_JOBS is no number of jobs", "unset MAX_JOBS")
+        return Finding("jobs", "blocker", seen, "MAX_JOBS is not a number of jobs", "unset MAX_JOBS")
     if "NVCC_THREADS" in told:
         what = "NVCC_THREADS is ignored: one architecture is compiled, which takes one thread"
         return Finding("jobs", "warning", seen, what, "unset NVCC_THREADS")

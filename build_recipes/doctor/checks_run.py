@@ -17,7 +17,9 @@ def board(case: Case) -> Finding | None:
             "machine", "warning", f"{seen}: a Jetson that devices.toml does not have", "", "./inv devices"
         )
     if case.name is None:
-        return Finding("machine", "unknown", seen, "it is none of our devices", "./inv doctor --device thor")
+        return Finding(
+            "machine", "unknown", seen, "it is not a supported device", "./inv doctor --device thor"
+        )
     if case.here:
         return Finding("machine", "ok", f"{case.name}: {seen}")
     return Finding(

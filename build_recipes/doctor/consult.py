@@ -74,7 +74,7 @@ def doctor(device: str, tag: str, root: str, python: str) -> Report:
         return consult(ask_machine(Path(python) if python else None), device, tag, places)
     if not Path(root).is_dir():
         raise CouldNotCheck(
-            f"{root} is no folder", "give the root of a machine's files, such as tests/snapshots/thor"
+            f"{root} is not a folder", "give the root of a machine's files, such as tests/snapshots/thor"
         )
     return consult(read_machine(Path(root)), device, tag)
 

@@ -7,6 +7,7 @@ from build_recipes.diagnosis import grammar
 from build_recipes.diagnosis.diagnose import Diagnosis
 from build_recipes.doctor.consult import Report
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import FailureKnown, FailureUnknown, LogUnfinished
 
 _PHASES = {"prepare": "preparing", "configure": "configuring", "compile": "compiling", "link": "linking",
@@ -15,7 +16,7 @@ _PHASES = {"prepare": "preparing", "configure": "configuring", "compile": "compi
 
 def print_diagnosis(diagnosis: Diagnosis, name: str) -> None:
     """Print a diagnosis on stderr: the report to look at in full, the rest in short."""
-    read = f"{diagnosis.lines} lines, {console.size(diagnosis.octets)}"
+    read = f"{counted(diagnosis.lines, 'line')}, {console.size(diagnosis.octets)}"
     if diagnosis.report is None:
         if diagnosis.state == "healthy":
             console.say(f"{name}: no failure, and no sign of one ({read})")
@@ -92,7 +93,7 @@ _STYLE = {"ok": "green", "warning": "yellow", "blocker": "bold red", "unknown": 
 
 
 def print_report(report: Report) -> None:
-    """Print a check-up: one line a check, and under what is not well what follows and what mends it."""
+    """Print a check-up: one line a check, and under what is not well what follows and what fixes it."""
     for found in report.findings:
         console.say(f"{found.status:>8}  {found.check}: {found.seen}", style=_STYLE[found.status])
         if found.follows:

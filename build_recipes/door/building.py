@@ -173,7 +173,7 @@ def clean(c: Context, keep: int = -1, older: str = "", dry: bool = False, json: 
         from build_recipes.kit.paths import Places
 
         if keep < -1:
-            raise UsageError(f"--keep {keep} is no number of build trees", "--keep 2")
+            raise UsageError(f"--keep {keep} is not a number of build trees", "--keep 2")
         done = cleaning.clean(
             Places.from_environment(),
             keep=keep if keep >= 0 else None,

@@ -38,7 +38,7 @@ def door(json: bool = False) -> Iterator[None]:
             console.emit_json({**cause, "message": str(error.args[0]), "next": error.advice})
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        message, advice = "stopped", "type the same again: it goes on from here"
+        message, advice = "stopped", "run the same command again: it goes on from here"
         sys.stderr.write("\nstopped; the same command goes on from here\n")
         if json and console.printed.documents == before:
             console.emit_json({"cause": "Interrupted", "code": 130, "message": message, "next": advice})

@@ -9,6 +9,7 @@ from invoke.tasks import task
 
 from build_recipes.door.command import command
 from build_recipes.door.frame import door
+from build_recipes.kit.console import counted
 from build_recipes.kit.options import JSON
 from build_recipes.nightly.options import Options
 
@@ -34,7 +35,7 @@ def nightly(options: Options) -> None:
     take=("config", "feed", "json"),
     help={
         "to": "folder to write to (default: wheels/nightly/page)",
-        "wheels_url": "where releases are downloaded from; without it names of wheels are no links",
+        "wheels_url": "where releases are downloaded from; without it names of wheels are not links",
         "index_url": "a package index that has them, for the line to install one",
         "site_url": "where the page will be, for the feeds",
     },
@@ -80,7 +81,8 @@ def merge_cache(
             emit_json(dataclasses.asdict(done))
         else:
             say(
-                f"{done.gained} entries came in, {done.removed} went: {done.entries} entries, {shown(done.bytes)}"
+                f"{counted(done.gained, 'entry', 'entries')} came in, {done.removed} went: "
+                f"{counted(done.entries, 'entry', 'entries')}, {shown(done.bytes)}"
             )
 
 
@@ -95,14 +97,14 @@ def merge_cache(
 )
 def gather(options: Options, *, wheels: Any = None, to: str = "out") -> None:
     """Copy the wheels of green runs into a folder, each checked against the feed: what may be published."""
-    from build_recipes.kit.console import count, emit_json, say
+    from build_recipes.kit.console import counted, emit_json, say
     from build_recipes.nightly import night
 
     done = night.gather_wheels(options, tuple(wheels or ()), to)
     if options.json:
         emit_json({"wheels": [str(path) for path in done.wheels], "refused": done.refused})
     else:
-        say(f"{count(len(done.wheels), 'wheel')} in {to}")
+        say(f"{counted(len(done.wheels), 'wheel')} in {to}")
     done.check()
 
 

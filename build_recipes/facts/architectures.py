@@ -100,7 +100,7 @@ def number(capability: str) -> int:
 def parse_list(text: str) -> tuple[Architecture, ...]:
     """The targets of a TORCH_CUDA_ARCH_LIST: ``12.1a``, ``8.7;9.0+PTX``, ``Hopper``, also ``sm_90a`` and ``90``.
 
-    :raises UsageError: a word is no architecture.
+    :raises UsageError: a word is not an architecture.
     """
     found: list[Architecture] = []
     for word in re.split(r"[ ;,]+", text.strip()):
@@ -110,7 +110,8 @@ def parse_list(text: str) -> tuple[Architecture, ...]:
         match = re.fullmatch(r"(?:sm_|compute_)?([3-9]|[1-9]\d)\.?(\d)([af]?)(\+PTX)?", word)
         if match is None:
             raise UsageError(
-                f"TORCH_CUDA_ARCH_LIST={text}: '{word}' is no architecture", "write one such as 11.0 or 12.1"
+                f"TORCH_CUDA_ARCH_LIST={text}: '{word}' is not an architecture",
+                "write one such as 11.0 or 12.1",
             )
         major, minor, suffix, ptx = match.groups()
         found.append(Architecture(int(major + minor), suffix, bool(ptx)))

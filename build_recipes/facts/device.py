@@ -69,7 +69,7 @@ class Device(Model, frozen=True):
         A build sets the device's own `arch_list`; one that is set already must not mean another machine.
 
         :raises ArchitectureMismatch: with the reason.
-        :raises UsageError: a word of it is no architecture.
+        :raises UsageError: a word of it is not an architecture.
         """
         if any(target.on(self.number) == "native" for target in architectures.parse_list(wanted)):
             return

@@ -219,7 +219,7 @@ def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: str) -> Entry
         else "file" if member.isreg() and not member.issparse() else ""
     )  # fmt: skip
     if not kind or (kind == "file" and not path.parts):
-        raise UnsafeArchive(f"{archive}: '{one_line(member.name)}' is no file, folder or link", ADVICE)
+        raise UnsafeArchive(f"{archive}: '{one_line(member.name)}' is not a file, folder or link", ADVICE)
 
     def pieces() -> Iterator[bytes]:
         with reading(archive):

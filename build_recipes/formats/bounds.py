@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from build_recipes.kit.console import one_line
+from build_recipes.kit.console import counted, one_line
 from build_recipes.kit.errors import ArmoryError, DamagedArchive, UnsafeArchive
 
 ADVICE = "do not use this archive; remove it and fetch it again"
@@ -115,7 +115,9 @@ class Names:
         seen = name in self.kinds
         old = self.kinds.setdefault(name, kind)
         if len(self.kinds) > 2 * self.bounds.members:
-            raise UnsafeArchive(f"{self.archive} has more than {self.bounds.members} members", ADVICE)
+            raise UnsafeArchive(
+                f"{self.archive} has more than {counted(self.bounds.members, 'member')}", ADVICE
+            )
         if (old, kind) != ("folder", "folder") and seen and not (again and old == kind == "file"):
             raise UnsafeArchive(f"{self.archive} has two members called '{one_line(name)}'", ADVICE)
 

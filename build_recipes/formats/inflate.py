@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 
 from build_recipes.formats.bounds import ADVICE, WHEEL, Bounds, Names, is_plain, reading, safe_member
 from build_recipes.formats.table import Row, rows
-from build_recipes.kit.console import one_line
+from build_recipes.kit.console import counted, one_line
 from build_recipes.kit.data import open_regular
 from build_recipes.kit.errors import DamagedArchive, UnsafeArchive
 
@@ -123,7 +123,7 @@ class Archive:
             return list(rows(self._source.read_at, self._source.size, self.bounds.members))
         except (ValueError, struct.error, OverflowError) as error:
             raise self.damaged(
-                f"{self.path} is no zip file, or was cut: {one_line(str(error))}",
+                f"{self.path} is not a zip file, or was cut: {one_line(str(error))}",
                 "fetch it again and compare its SHA-256",
             ) from error
 
@@ -151,7 +151,7 @@ class Archive:
                     "only deflated and stored members are read; fetch it again",
                 )
         if sum(row.file_size for row in found) > self.bounds.most(self._source.size):
-            raise UnsafeArchive(f"{label} is a zip bomb: {len(found)} members", ADVICE)
+            raise UnsafeArchive(f"{label} is a zip bomb: {counted(len(found), 'member')}", ADVICE)
         end = 0
         for row in sorted(found, key=lambda row: row.header_offset):
             last = row.header_offset + 30 + row.compress_size

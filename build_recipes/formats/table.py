@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from build_recipes.kit.console import counted
+
 ReadAt = Callable[[int, int], bytes]
 """Offset and count to the bytes there; fewer at the end of the file."""
 
@@ -69,7 +71,7 @@ def rows(read_at: ReadAt, size: int, most: int) -> Iterator[Row]:
     """
     count, start, length = _place(read_at, size)
     if count > most or length > MOST_TABLE:
-        raise ValueError(f"a table of {count} members, {length} bytes")
+        raise ValueError(f"a table of {counted(count, 'member')}, {length} bytes")
     table, at = read_at(start, length), 0
     if len(table) != length:
         raise ValueError("it ends inside of its table")

@@ -67,7 +67,7 @@ class Wheel(Archive):
         folders = sorted(name for name in tops if name.endswith(".dist-info"))
         if len(folders) != 1:
             raise NotAWheel(
-                f"{self.path.name} is no wheel: {len(folders)} dist-info folders",
+                f"{self.path.name} is not a wheel: {len(folders)} dist-info folders",
                 "give the path of a .whl file",
             )
         self.dist_info = folders[0]
@@ -80,7 +80,7 @@ class Wheel(Archive):
             Version(self.version)
         except (InvalidName, InvalidVersion) as error:
             raise NotAWheel(
-                f"{self.path.name} is no wheel: METADATA says name '{one_line(name)}' (PEP 508) and version "
+                f"{self.path.name} is not a wheel: METADATA says name '{one_line(name)}' (PEP 508) and version "
                 f"'{one_line(self.version)}' (PEP 440), which no installer takes",
                 "fetch it again; if it stays, do not use it",
             ) from error
@@ -106,7 +106,7 @@ class Wheel(Archive):
         return tuple(self.metadata.get_all("Requires-Dist", []))
 
     def file_tags(self) -> tuple[str, ...]:
-        """The tags of the file name, sorted; empty where the name is no wheel's."""
+        """The tags of the file name, sorted; empty where the name is not a wheel's."""
         try:
             return tuple(sorted(str(tag) for tag in parse_wheel_filename(self.path.name)[3]))
         except (InvalidWheelFilename, InvalidSdistFilename, ValueError):
@@ -192,7 +192,7 @@ def _digest(text: str) -> bytes | None:
 def required_glibc(modules: Iterable[Path]) -> tuple[int, int]:
     """The least glibc on which module files load: ``(2, 29)``; see `abi.required_glibc`.
 
-    :raises Malformed: a file is no ELF.
+    :raises Malformed: a file is not an ELF.
     """
     with contextlib.ExitStack() as stack:
         return abi.required_glibc([stack.enter_context(mapped(path)) for path in modules])

@@ -172,7 +172,7 @@ def size(octets: float) -> str:
     raise AssertionError("unreachable")
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def counted(number: int, one: str, many: str = "") -> str:
     """A number with its word: ``1 unit``, ``2 units``.
 
     :param many: the plural, where it is not ``one`` with an s.

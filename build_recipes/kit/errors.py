@@ -289,7 +289,7 @@ class AuditFailed(ArmoryError):
 
 
 class NotAWheel(DamagedArchive):
-    """The file is no vLLM wheel, or is damaged."""
+    """The file is not a vLLM wheel, or is damaged."""
 
     exit_code = 61
 
@@ -391,12 +391,14 @@ def of_system(error: OSError) -> ArmoryError | None:
         return UsageError(f"{place} cannot be used: {error.strerror}", "give the path of a file or folder")
     if disk_is_full(error):
         return NotEnoughDisk(
-            f"the disk filled up ({place})", "make room, then type the same again: what is finished is kept"
+            f"the disk filled up ({place})",
+            "make room, then run the same command again: what is finished is kept",
         )
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
         return NotWritable(f"{place} is in the way: {error.strerror}", f"mv {place} {place}.old")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return NotWritable(
-            f"{place} cannot be used: {error.strerror}", "mend its permissions, then type the same again"
+            f"{place} cannot be used: {error.strerror}",
+            "correct its permissions, then run the same command again",
         )
     return None

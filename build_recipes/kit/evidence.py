@@ -203,7 +203,7 @@ def twins(paths: Iterable[Path]) -> dict[int, File]:
 
 
 def renew(root: Path, path: Path, *names: str) -> None:
-    """Take files anew that were changed on purpose since their manifest was kept."""
+    """Take files again that were changed on purpose since their manifest was kept."""
     manifest = load(path)
     if manifest is not None:
         fresh = take(root, names)

@@ -12,7 +12,7 @@ from build_recipes.kit.data import open_regular
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hex; the file is read once, in blocks, whatever its size.
 
-    :raises OSError: it cannot be read, or is no regular file.
+    :raises OSError: it cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as stream:

@@ -51,7 +51,7 @@ def manifest_of(folder: Path) -> Path:
 
 
 def replaced(folder: Path, fill: Fill) -> Path:
-    """``folder`` made anew by ``fill``, in the place of an older one (see `replace_tree`).
+    """``folder`` made again by ``fill``, in the place of an older one (see `replace_tree`).
 
     :raises OSError: it cannot be written; the older one is still there.
     """

@@ -17,7 +17,7 @@ from build_recipes.kit import paths, process
 from build_recipes.kit.errors import ToolFailed
 
 DESCRIBE = "git describe --dirty --tags --long --match v[0-9]*"
-"""As in pyproject.toml: a release of wheels (``vllm-v0.33.0``) is no version of this program."""
+"""As in pyproject.toml: a release of wheels (``vllm-v0.33.0``) is not a version of this program."""
 STARTED = time.time()
 """Seconds since 1970: when this process began, as near as it knows."""
 LOCAL = "urn:vllm-armory:builder:local"

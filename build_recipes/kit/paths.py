@@ -46,7 +46,7 @@ def user_path(text: str | Path) -> Path:
             raise
         why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"{str(text)[:100]!r} is no path: {why}", "give the path of a file or folder"
+            f"{str(text)[:100]!r} is not a path: {why}", "give the path of a file or folder"
         ) from error
     return path
 

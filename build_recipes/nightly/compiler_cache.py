@@ -102,5 +102,5 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([kMGT]?)B?", text.strip())
     if not found:
-        raise UsageError(f"'{text}' is no size of a cache", "--size 1.25G")
+        raise UsageError(f"'{text}' is not a size of a cache", "--size 1.25G")
     return int(float(found[1]) * UNITS[found[2] or "G"])

@@ -215,7 +215,7 @@ def _faults(config: Config) -> list[str]:
         if box <= 0 or entry.cores <= 0:
             faults.append(f"runner {entry.name}: a time box and a number of cores are above zero")
         faults += [
-            f"runner {entry.name}: {text} is no version such as 2.39"
+            f"runner {entry.name}: {text} is not a version such as 2.39"
             for text in (entry.glibc, entry.python)
             if text and not _pair(text)
         ]

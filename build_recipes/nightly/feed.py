@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.kit.console import warn
+from build_recipes.kit.console import counted, warn
 from build_recipes.kit.errors import BadData, NotEnoughDisk, NotWritable
 from build_recipes.nightly.events import Event, decode
 from build_recipes.nightly.store import Store
@@ -58,7 +58,9 @@ def read_all(paths: Iterable[Path]) -> list[Event]:
         got = read(path)
         if got.damaged:
             shown = ", ".join(map(str, got.damaged[:5])) + ("..." if len(got.damaged) > 5 else "")
-            warn(f"{path}: {len(got.damaged)} lines are damaged and left out (line {shown})")
+            warn(
+                f"{path}: {counted(len(got.damaged), 'line is', 'lines are')} damaged and left out (line {shown})"
+            )
         if got.cut:
             warn(f"{path}: the last line is cut off ({got.cut} bytes) and left out")
         for event in got.events:
@@ -91,7 +93,7 @@ def sync(store: Store, path: Path) -> int:
         kind = NotEnoughDisk if error.errno in (28, 122) else NotWritable
         raise kind(
             f"{path} could not be written: {error.strerror}; nothing is lost, the database has it",
-            "free some space and type the same again",
+            "free some space and run the same command again",
         ) from error
     return len(missing)
 

@@ -18,7 +18,7 @@ from build_recipes.facts import versions
 from build_recipes.facts.device import as_dict as as_facts
 from build_recipes.facts.device import device as device_named
 from build_recipes.kit import paths
-from build_recipes.kit.console import warn
+from build_recipes.kit.console import counted, warn
 from build_recipes.kit.errors import ArmoryError, BadData, LockMissing, NetworkError, UnsupportedPair
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
@@ -119,7 +119,8 @@ def resolve(
         raise BadData("the matrix is empty: no tag, or no device with an enabled runner", "see nightly.toml")
     if len(jobs) > LIMIT:
         raise BadData(
-            f"the matrix has {len(jobs)} jobs; GitHub takes {LIMIT}", "ask for less in nightly.toml"
+            f"the matrix has {counted(len(jobs), 'job')}; GitHub takes {LIMIT}",
+            "ask for less in nightly.toml",
         )
     return jobs
 

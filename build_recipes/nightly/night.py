@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from build_recipes.build.request import parse_duration
 from build_recipes.facts import device
 from build_recipes.kit import console, http, ourselves
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import MissingPackages, NetworkError, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places
@@ -41,7 +42,7 @@ def open_store(places: Places, feeds: tuple[str, ...] = ()) -> Store:
         named = [file for name in feeds if name for file in _feed_files(name, Path(scratch))]
         new = store.merge(feed.read_all([*([own] if own.exists() else []), *named]))
     if new and named:
-        console.say(f"{new} events read from {len(named)} feeds")
+        console.say(f"{counted(new, 'event')} read from {counted(len(named), 'feed')}")
     return store
 
 
@@ -122,7 +123,9 @@ def _github_output(document: dict[str, Any]) -> None:
     """
     target = os.environ.get("GITHUB_OUTPUT")
     if not target:
-        raise UsageError("GITHUB_OUTPUT is not set: this is no step of GitHub Actions", "./inv matrix --json")
+        raise UsageError(
+            "GITHUB_OUTPUT is not set: this is not a step of GitHub Actions", "./inv matrix --json"
+        )
     line = console.as_called(json.dumps(document, separators=(",", ":")))
     caches = {job["device"]: job["cache_size"] for job in document["include"] if job["cache_size"]}
     shared = [{"device": name, "size": size} for name, size in caches.items()]
@@ -135,7 +138,7 @@ def merge_cache(gains: tuple[str, ...], size: str, *, github: bool) -> compiler_
     """Merge what jobs gained into this machine's compiler cache. A folder that is not there is a job that handed
     nothing over, and no error: it is as red as it is.
 
-    :raises UsageError: ``size`` is no size.
+    :raises UsageError: ``size`` is not a size.
     """
     for name in gains:
         if not Path(name).is_dir():
@@ -166,7 +169,7 @@ def run(options: Options) -> None:
         jobs = matrix.resolve(config, places, store, here=True, offline=options.offline, force=options.force)
         chosen = runner.choose(jobs, options.only)
         cache = sharing.choose()
-        console.step("night", f"{len(chosen)} jobs, compiler cache: {cache.name}")
+        console.step("night", f"{counted(len(chosen), 'job')}, compiler cache: {cache.name}")
         night = runner.Night(config, places, store, cache, deadline, device.detect())
         ccache = places.cache / "ccache"
         before = compiler_cache.entries(ccache) if options.cache_gain else {}
@@ -180,7 +183,9 @@ def run(options: Options) -> None:
         finally:
             if options.cache_gain:
                 count = compiler_cache.hand_over(before, ccache, Path(options.cache_gain))
-                console.say(f"the compiler cache gained {count} entries: {options.cache_gain}")
+                console.say(
+                    f"the compiler cache gained {counted(count, 'entry', 'entries')}: {options.cache_gain}"
+                )
             console.table("The night", ["job", "state"], [list(row) for row in night.states.items()])
             if options.json:
                 console.emit_json({"states": night.states, "feed": str(folder / "feed.jsonl")})

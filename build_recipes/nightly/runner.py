@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from build_recipes.kit import ourselves
-from build_recipes.kit.console import duration, say, step, warn
+from build_recipes.kit.console import counted, duration, say, step, warn
 from build_recipes.kit.errors import NightBusy, NightFailed, NotWritable, UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.nightly import events, feed, matrix, sharing, steps
@@ -119,7 +119,7 @@ def check_red(night: Night, total: int) -> None:
     red = [name for name, state in night.states.items() if state == "red"]
     if red:
         raise NightFailed(
-            f"{len(red)} of {total} jobs are red: {', '.join(red)}",
+            f"{len(red)} of {counted(total, 'job')} are red: {', '.join(red)}",
             f"./inv page, then look at {night.folder / 'page/index.html'}; logs are in {night.folder / 'logs'}",
         )
 

@@ -158,7 +158,7 @@ class Store:
         return [Run(*row) for row in rows]
 
     def unfinished(self, job: str, fingerprint: str) -> Run | None:
-        """The run of a job that is to be gone on with; a changed fingerprint begins anew."""
+        """The run of a job that is to be gone on with; a changed fingerprint begins again."""
         return next(
             (r for r in self.runs(job)[:1] if r.state in UNFINISHED and r.fingerprint == fingerprint), None
         )
@@ -224,13 +224,15 @@ def _as_ours(error: sqlite3.Error | OSError | UnicodeError, path: Path) -> Armor
     if "full" in said or "No space" in said:
         return NotEnoughDisk(
             f"{path} could not be written: {said}; what was recorded before is kept",
-            "free some space and type the same again: the night goes on from there",
+            "free some space and run the same command again: the night goes on from there",
         )
     if "locked" in said or "busy" in said:
-        return NightBusy(f"{path} is held by another process", "wait for it to end, then type the same again")
+        return NightBusy(
+            f"{path} is held by another process", "wait for it to end, then run the same command again"
+        )
     if "readonly" in said or "unable to open" in said or isinstance(error, OSError):
         return NotWritable(
-            f"{path} cannot be written: {said}", "mend its permissions, or VLLM_ARMORY_WHEELS=DIR"
+            f"{path} cannot be written: {said}", "correct its permissions, or VLLM_ARMORY_WHEELS=DIR"
         )
     return BadData(
         f"{path} is damaged: {said}",

@@ -120,7 +120,7 @@ def touched(patch: Path) -> tuple[str, ...]:
     except ToolFailed as error:
         _need_git(error)
         raise BadData(
-            f"{patch} is no whole patch: {error.words}", "restore it: git checkout -- patches/"
+            f"{patch} is not a whole patch: {error.words}", "restore it: git checkout -- patches/"
         ) from None
     return tuple(line.split("\t", 2)[2] for line in listing.splitlines())
 

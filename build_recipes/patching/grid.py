@@ -12,6 +12,7 @@ from typing import Any
 
 from build_recipes.facts.device import device as named
 from build_recipes.kit import console, paths
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import IntentLost, PatchConflict, UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.patching import series, states, trees
@@ -156,6 +157,6 @@ def judge(document: dict[str, Any]) -> None:
         kind = PatchConflict if any(cell["state"] == "conflict" for cell in bad) else IntentLost
         names = ", ".join(f"{cell['patch']} on {cell['version']}" for cell in bad[:8])
         raise kind(
-            f"{len(bad)} of {len(document['cells'])} cells of the grid need a new variant: {names}",
+            f"{len(bad)} of {counted(len(document['cells']), 'cell')} of the grid need a new variant: {names}",
             "write it against that version and add it to patches/series.toml (docs: add a patch)",
         )

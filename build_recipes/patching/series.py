@@ -163,7 +163,7 @@ def parse_version(text: str) -> Version:
     try:
         return Version(text.removeprefix("v"))
     except InvalidVersion:
-        raise UsageError(f"'{text}' is no vLLM version", "give a release tag: --tag v0.12.0") from None
+        raise UsageError(f"'{text}' is not a vLLM version", "give a release tag: --tag v0.12.0") from None
 
 
 def selected(version: str, device: Device, *, home: Path = paths.PATCHES) -> tuple[Chosen, ...]:

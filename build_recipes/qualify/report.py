@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
@@ -94,4 +95,4 @@ def judge(checks: Sequence[dict[str, Any]]) -> tuple[str, str]:
     if not good:
         return NOT_RUN, "; ".join(check.get("reason", "") for check in skipped) or "nothing was checked"
     also = f", {len(skipped)} do not apply here" if skipped else ""
-    return PASSED, f"{len(good)} checks{also}"
+    return PASSED, f"{counted(len(good), 'check')}{also}"

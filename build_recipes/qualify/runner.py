@@ -90,7 +90,7 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
     entry, base, inside, lacking = devices.device(name), None, None, ""
     more: list[Path] = []
     if extra and not Path(extra).is_dir():
-        raise UsageError(f"--with {extra} is no folder", "name a folder of wheels")
+        raise UsageError(f"--with {extra} is not a folder", "name a folder of wheels")
     if entry.machine != platform.machine():
         lacking = f"the wheel is for {entry.machine}, this machine is {platform.machine()}"
     else:

@@ -11,7 +11,7 @@ from build_recipes.audit.closure import shared_libraries
 from build_recipes.build import registrations
 from build_recipes.formats.elf import mapped
 from build_recipes.formats.wheel import Wheel
-from build_recipes.kit.console import warn
+from build_recipes.kit.console import counted, warn
 from build_recipes.kit.errors import ArmoryError
 from build_recipes.kit.paths import Places
 from build_recipes.patching import trees as release
@@ -34,7 +34,11 @@ def audit(trial: Trial) -> Tier:
     bad = seen.failing(allowed)
     verdict = seen.devices[trial.device_name]
     good = not bad and verdict.verdict != "not usable"
-    closed = "closed against the torch here" if seen.closure else "not closed (no torch here)"
+    closed = (
+        "all symbols resolve against the torch here"
+        if seen.closure
+        else "symbols are not checked (no torch here)"
+    )
     why = "; ".join([*(one.text for one in bad[:3]), *verdict.reasons[:3]])
     return Tier(
         0, "audit", PASSED if good else FAILED,
@@ -75,7 +79,7 @@ def of_release(version: str) -> dict[str, list[str]] | None:
 
 
 def imports(trial: Trial, limit: float) -> Tier:
-    """Tier 1: import for real where the environment can be had; the ops are read statically in any case."""
+    """Tier 1: import for real where the environment can be fetched; the ops are read statically in any case."""
     started = time.monotonic()
     read = read_ops(trial)
     count = sum(map(len, read["wanted"].values()))
@@ -95,7 +99,7 @@ def imports(trial: Trial, limit: float) -> Tier:
         if result != PASSED:
             reason += f"; not installed here: {', '.join(absent)} (put their wheels into --with)"
     if result == PASSED:
-        reason += f"; {count} ops registered" + (
+        reason += f"; {counted(count, 'op')} registered" + (
             "" if trial.python else " (read statically; nothing was imported)"
         )
     if result == PASSED and not trial.python:

@@ -65,7 +65,7 @@ class Contents(Model, frozen=True):
     files: list[str]
     """``<sha256>/<name>``"""
     missing: dict[str, str]
-    """Trees that could not be had when it was made, and why."""
+    """Trees that could not be fetched when it was made, and why."""
 
 
 class Gathered(Model, frozen=True):
@@ -79,7 +79,7 @@ class Gathered(Model, frozen=True):
 
 
 def gather(lock: Lock, library: Library, places: Places, wheels: list[FilePin]) -> Gathered:
-    """Bring every source of a lock, and the given wheels, onto this machine; a tree that cannot be had is listed."""
+    """Bring every source of a lock, and the given wheels, onto this machine; one that cannot be fetched is listed."""
     pins = [*([lock.vllm.sdist] if lock.vllm.sdist else []), *wheels]
     paths = list(fetch_files(pins, places.downloads, offline=library.offline).values())
     commits: dict[str, list[tuple[Repository, str]]] = {}
@@ -228,7 +228,7 @@ def unpack(bundle: Path, places: Places) -> tuple[Lock, Contents]:
         lock = msgspec.convert(parse_toml(documents["lock.toml"].decode()), Lock)
     except (DamagedArchive, msgspec.MsgspecError, KeyError, ValueError, RecursionError) as error:
         why = error.args[0] if isinstance(error, DamagedArchive) else error
-        raise DamagedArchive(f"{bundle} is no bundle, or damaged: {why}", _ADVICE) from error
+        raise DamagedArchive(f"{bundle} is not a bundle, or damaged: {why}", _ADVICE) from error
     if digest_of(lock) != lock.digest or lock.digest != contents.digest:
         raise HashMismatch(f"the lock in {bundle.name} was changed after it was made", _ADVICE)
     return lock, contents

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from build_recipes.kit import console, evidence, http
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import HashMismatch, NetworkError, NotEnoughDisk, NotWritable, OfflineError
 from build_recipes.kit.http import ATTEMPTS, backoff
 
@@ -57,7 +58,7 @@ def fetch_files(
         total = console.size(sum(pin.size for pin in missing))
         names = ", ".join(pin.filename for pin in missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise OfflineError(
-            f"{len(missing)} files ({total}) are not in the cache and the network is not to be used: {names}",
+            f"{counted(len(missing), 'file')} ({total}) not in the cache, and the network is not to be used: {names}",
             "run once without --offline, or bring them: ./inv mirror --from BUNDLE",
         )
     if missing:
@@ -102,7 +103,7 @@ def hash_file(path: Path) -> str:
 def _fetch_all(pins: list[FilePin], downloads: Path, progress: bool) -> dict[str, Path]:
     stop = threading.Event()
     total = sum(pin.size for pin in pins)
-    what = pins[0].filename if len(pins) == 1 else f"{len(pins)} files"
+    what = pins[0].filename if len(pins) == 1 else f"{counted(len(pins), 'file')}"
     with _bar(what, total, progress) as advance, ThreadPoolExecutor(CONNECTIONS) as pool:
         jobs = {pin.sha256: pool.submit(_fetch, pin, downloads, advance, stop) for pin in pins}
         try:

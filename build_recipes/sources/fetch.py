@@ -17,6 +17,7 @@ import msgspec
 
 from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console, process
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
     ArmoryError,
@@ -48,7 +49,7 @@ class Fetched:
     trees: dict[str, Path]
     """Tree name to the folder its override variable must name."""
     missing: dict[str, str]
-    """Trees that cannot be had, and why."""
+    """Trees that cannot be fetched, and why."""
     seals: Mapping[str, str] = field(default_factory=dict)
     """What each folder holds (commit, hash): another seal is another content. vLLM itself is ``vllm``."""
     commit: str = ""
@@ -70,7 +71,7 @@ def fetch(
     :param mirrors: repository address to a local repository that stands in for it.
     :raises RevisionMissing: vLLM's repository does not hold the pinned commit (a tree is only listed as missing).
     :raises OfflineError: vLLM itself is not in the cache.
-    :raises NetworkError: vLLM itself cannot be had.
+    :raises NetworkError: vLLM itself cannot be fetched.
     """
     library = Library(places.git, mirrors or {}, offline)
     into.mkdir(parents=True, exist_ok=True)
@@ -160,7 +161,8 @@ def _vllm(lock: Lock, source: Source, library: Library, places: Places, into: Pa
 def _copy(source: Path, into: Path) -> Path:
     if not (source / "CMakeLists.txt").is_file() or not (source / "vllm").is_dir():
         raise UsageError(
-            f"--source {source} is no vLLM source tree", "give the folder that holds CMakeLists.txt and vllm/"
+            f"--source {source} is not a vLLM source tree",
+            "give the folder that holds CMakeLists.txt and vllm/",
         )
     files = files_of(source)
     seal = hashlib.sha256()
@@ -273,5 +275,5 @@ def _wheel_tree(tree: TreePin, places: Places, offline: bool, into: Path) -> Pat
         into,
         seal,
         lambda: replaced(into, fill),
-        f"{tree.name}: {len(source.members)} files of {source.wheel.filename}",
+        f"{tree.name}: {counted(len(source.members), 'file')} of {source.wheel.filename}",
     )

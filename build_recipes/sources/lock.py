@@ -15,6 +15,7 @@ import msgspec
 from build_recipes.facts import versions
 from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import parse_toml, write_atomic
 from build_recipes.kit.errors import (
     ArmoryError,
@@ -76,7 +77,7 @@ def make_lock(
 
     :param mirrors: repository address to a local repository that stands in for it.
     :param source: where vLLM's CMake and requirements are read from.
-    :param own: a source that is no release: it is pinned as it stands in its folder, under its own name.
+    :param own: a source that is not a release: it is pinned as it stands in its folder, under its own name.
     :raises NotATag: ``tag`` is a branch or a commit.
     :raises UnknownTag: no such release.
     :raises LockMissing: ``offline``: hashes of the index cannot be known without it.
@@ -346,8 +347,8 @@ def write_lock(tag: str, *, mirrors: Sequence[str], offline: bool, source: str) 
         parts.remove_unused(path.parent)
     changes = diff_locks(before, made) if before else []
     console.say(
-        f"{path}: {len(made.trees)} trees, torch {', '.join(pin.version for pin in made.torch)}, "
-        f"{len(made.wheels)} wheels, digest {made.digest[:16]}"
+        f"{path}: {counted(len(made.trees), 'tree')}, torch {', '.join(pin.version for pin in made.torch)}, "
+        f"{counted(len(made.wheels), 'wheel')}, digest {made.digest[:16]}"
     )
     if before:
         _print_changes(tag, changes)
@@ -368,4 +369,4 @@ def _print_changes(title: str, changes: list[Change]) -> None:
         console.say(f"{title}: nothing moved")
         return
     rows = [[change.what, change.before or "-", change.after or "-"] for change in changes]
-    console.table(f"{title}: {len(changes)} changes", ["what", "before", "after"], rows)
+    console.table(f"{title}: {counted(len(changes), 'change')}", ["what", "before", "after"], rows)

@@ -20,6 +20,7 @@ from packaging.version import Version
 
 from build_recipes.facts import versions
 from build_recipes.kit import paths
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import Model, load_toml, write_atomic
 from build_recipes.kit.errors import LockEdited, LockMissing
 from build_recipes.sources import parts
@@ -90,7 +91,7 @@ class TreePin(Model, frozen=True, kw_only=True):
     unresolved: str = ""
     """What could not be found out, and why; empty where all is pinned."""
     from_wheel: WheelMembers | None = None
-    """The same files in a wheel, where the repository cannot be had."""
+    """The same files in a wheel, where the repository cannot be fetched."""
     users: list[str] = msgspec.field(default_factory=list)
     """Targets of the modules that are made from it, as the tag's setup.py and CMake have it."""
 
@@ -379,5 +380,5 @@ def _flat(lock: Lock) -> dict[str, str]:
             hashes.setdefault(key, set()).add(file.sha256)
     for key, found in names.items():
         seal = hashlib.sha256("".join(sorted(hashes[key])).encode()).hexdigest()[:12]
-        flat[key] = f"{', '.join(sorted(found))} ({len(hashes[key])} files, {seal})"
+        flat[key] = f"{', '.join(sorted(found))} ({counted(len(hashes[key]), 'file')}, {seal})"
     return flat

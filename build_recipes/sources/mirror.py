@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import LockMissing, UsageError
 from build_recipes.kit.host import Host
 from build_recipes.kit.paths import Places, user_path
@@ -102,7 +103,8 @@ def wheelhouse(folder: str, *, leave_out: Sequence[str] = (), offline: bool = Fa
     )  # fmt: skip
     total = sum(file.stat().st_size for file in found)
     console.say(
-        f"{path}: {len(found)} wheels, {console.size(total)}; use it with VLLM_ARMORY_WHEELHOUSE={path} ./inv ..."
+        f"{path}: {counted(len(found), 'wheel')}, {console.size(total)}; use it with "
+        f"VLLM_ARMORY_WHEELHOUSE={path} ./inv ..."
     )
     return {"wheelhouse": str(path), "files": [file.name for file in found], "size": total}
 
@@ -121,6 +123,7 @@ def unpack(file: str) -> dict[str, Any]:
             console.warn(f"{lock_path(lock.tag)} is another lock than the bundle's; it was left as it is")
     commits = sum(len(entry.commits) for entry in contents.repositories)
     console.say(
-        f"{path.name}: {len(contents.files)} files and {commits} commits of {lock.tag} are in {places.cache}"
+        f"{path.name}: {counted(len(contents.files), 'file')} and {counted(commits, 'commit')} "
+        f"of {lock.tag} are in {places.cache}"
     )
     return {"tag": lock.tag, "contents": msgspec.to_builtins(contents)}

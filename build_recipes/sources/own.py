@@ -29,7 +29,7 @@ from build_recipes.sources.scm import SEAL, VERSION, describe, next_version
 
 @dataclass(frozen=True)
 class Own:
-    """A source that is no release."""
+    """A source that is not a release."""
 
     name: str
     """Of its build tree and lock."""
@@ -79,17 +79,17 @@ def folder_of(ref: str, places: Places) -> Path:
 
 
 def own_source(tag: str, source: str, places: Places) -> Own | None:
-    """The source of a request that is no release; None where it is one. Nothing is written.
+    """The source of a request that is not a release; None where it is one. Nothing is written.
 
     :param source: ``sdist``, ``git``, or a folder.
     :raises LockMissing: a revision that was not brought here yet.
-    :raises UsageError: the folder is no vLLM tree, or nothing says its version.
+    :raises UsageError: the folder is not a vLLM tree, or nothing says its version.
     """
     if source not in ("sdist", "git"):
         folder = Path(source).resolve()
         if not (folder / "CMakeLists.txt").is_file() or not (folder / "vllm").is_dir():
             raise UsageError(
-                f"--source {source} is no vLLM source tree",
+                f"--source {source} is not a vLLM source tree",
                 "give the folder that holds CMakeLists.txt and vllm/",
             )
         told = f"--tag {tag} " if tag else ""
@@ -100,7 +100,8 @@ def own_source(tag: str, source: str, places: Places) -> Own | None:
     folder = folder_of(tag, places)
     if not (folder / SEAL).is_file():
         raise LockMissing(
-            f"{tag} is no release, and was not brought here yet", f"bring and pin it: ./inv lock --tag {tag}"
+            f"{tag} is not a release, and was not brought here yet",
+            f"bring and pin it: ./inv lock --tag {tag}",
         )
     return _own(folder, folder.name, f"--tag {tag}", "")
 

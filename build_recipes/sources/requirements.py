@@ -30,7 +30,7 @@ def build_requirements(root: Path, path: str) -> tuple[list[str], str]:
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            raise BadData(f"{path}: '{text}' is no requirement: {error}", "read the file") from error
+            raise BadData(f"{path}: '{text}' is not a requirement: {error}", "read the file") from error
         if canonicalize_name(requirement.name) == "torch":
             torch = next((s.version for s in requirement.specifier if s.operator == "=="), "")
         else:

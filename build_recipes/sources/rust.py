@@ -183,7 +183,7 @@ def vendor(lock: Path, into: Path, library: Library, downloads: Path) -> Path:
     """Every crate of a Cargo.lock as a folder, and cargo's configuration that names them.
 
     :returns: the configuration, for ``cargo --config``.
-    :raises NetworkError: and `OfflineError`, `RevisionMissing`: a crate cannot be had.
+    :raises NetworkError: and `OfflineError`, `RevisionMissing`: a crate cannot be fetched.
     :raises HashMismatch: a crate is not what Cargo.lock says.
     """
     packages = parse_toml(lock.read_text(encoding="utf-8")).get("package", [])

@@ -13,6 +13,7 @@ from build_recipes.formats.bounds import safe_member
 from build_recipes.formats.inflate import Archive
 from build_recipes.formats.wheel import parse_record
 from build_recipes.kit import http
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import DamagedArchive, HashMismatch, NetworkError, OfflineError
 from build_recipes.sources.download import hash_file
@@ -95,7 +96,9 @@ def record_of(archive: Archive) -> bytes:
     """
     names = [name for name in archive.members if name.endswith(".dist-info/RECORD")]
     if len(names) != 1:
-        raise DamagedArchive(f"{archive.path.name} has {len(names)} RECORDs: it is no wheel", "do not use it")
+        raise DamagedArchive(
+            f"{archive.path.name} has {len(names)} RECORDs: it is not a wheel", "do not use it"
+        )
     return archive.read(names[0])
 
 
@@ -114,7 +117,7 @@ def member_files(source: WheelMembers, downloads: Path, *, offline: bool) -> dic
             lacking.append((member, path))
     if lacking and offline:
         raise OfflineError(
-            f"{len(lacking)} files of {source.wheel.filename} are not in the cache and the network is "
+            f"{counted(len(lacking), 'file')} of {source.wheel.filename} are not in the cache and the network is "
             "not to be used",
             "run once without --offline, or bring them: ./inv mirror --from BUNDLE",
         )

@@ -15,6 +15,7 @@ import msgspec
 from build_recipes.formats import cubin, fatbin
 from build_recipes.formats.elf import Elf, Malformed
 from build_recipes.formats.fatbin import Entry
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import Model, write_atomic
 from build_recipes.kit.errors import CompileFailed, NotAWheel
 from build_recipes.specialise.toolkit import Assembler
@@ -127,7 +128,8 @@ class Store:
             or (job.kernels is not None and found != job.kernels)
         ):
             raise CompileFailed(
-                f"{job.name}: the image is for {entry.name} and has {len(found)} kernels", "report it"
+                f"{job.name}: the image is for {entry.name} and has {counted(len(found), 'kernel')}",
+                "report it",
             )
         if job.kind == "pack" and hashlib.sha256(code).digest() != job.source:
             raise CompileFailed(f"{job.name}: packing changed the code", "report it")

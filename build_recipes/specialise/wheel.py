@@ -17,7 +17,7 @@ from build_recipes.audit.audit import NOT_USABLE, READY, Audit, OnDevice, audit_
 from build_recipes.audit.coverage import JIT, NOT_NEEDED
 from build_recipes.facts.device import Device, canonical, device
 from build_recipes.formats.wheel import Wheel
-from build_recipes.kit.console import size, step, warn
+from build_recipes.kit.console import counted, size, step, warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import AuditFailed
 from build_recipes.kit.hashing import file_sha256
@@ -90,7 +90,7 @@ def specialise(
     :param work: a folder for this wheel alone; images that a stopped run has made are found again.
     :param assemble: makes the images that are not in the cache; may stop with `Checkpointed`.
     :raises AuditFailed: the source is damaged or cannot be used on a device, or a result lost something.
-    :raises NotAWheel, UnsafeArchive: it is no vLLM wheel.
+    :raises NotAWheel, UnsafeArchive: it is not a vLLM wheel.
     :raises ToolchainMismatch: its PTX needs a ptxas that is not known.
     """
     names = list(dict.fromkeys(map(canonical, names)))
@@ -263,7 +263,7 @@ def gate(before: Audit, after: Audit, name: str, options: Options, whole: set[st
         if one.native + one.jit < old.native + old.jit:
             faults.append(f"{family}: {old.native + old.jit} kernels were there, {one.native + one.jit} are")
         if options.native and one.status == JIT:
-            faults.append(f"{family}: {one.jit_units} units are left to the driver")
+            faults.append(f"{family}: {counted(one.jit_units, 'unit is', 'units are')} left to the driver")
     if options.native and not options.keep_ptx:
         left = {
             target

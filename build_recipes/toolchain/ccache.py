@@ -25,7 +25,7 @@ def launcher(choice: str) -> list[str]:
     :raises UsageError: not a choice, or asked for and not installed.
     """
     if choice not in CHOICES:
-        raise UsageError(f"--cache {choice} is no compiler cache", f"one of {', '.join(CHOICES)}")
+        raise UsageError(f"--cache {choice} is not a compiler cache", f"one of {', '.join(CHOICES)}")
     if choice == "off":
         return []
     for name in ("ccache", "sccache") if choice == "auto" else (choice,):

@@ -151,7 +151,7 @@ def complete(home: Path, wheels: Path, into: Path) -> Toolkit:
     For machines that have nvcc and a torch from PyPI, but not the whole toolkit of the distribution.
 
     :param wheels: ``site-packages/nvidia/cu13``.
-    :param into: folder that is made anew.
+    :param into: folder that is made again.
     """
     remove_tree(into)
     for name, of_home in (("bin", "bin"), ("nvvm", "nvvm"), ("include", "include"), ("lib", "lib64")):

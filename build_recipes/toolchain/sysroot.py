@@ -92,7 +92,7 @@ def _inside(root: Path, path: Path) -> Path:
 def bind(compiler: Compiler, root: Sysroot, into: Path) -> Compiler:
     """The compiler, bound to a sysroot: two programs, for C and C++, in a folder.
 
-    :param into: is made anew where the compiler or the sysroot is another one.
+    :param into: is made again where the compiler or the sysroot is another one.
     """
     links = into / "lib"
     links.mkdir(parents=True, exist_ok=True)

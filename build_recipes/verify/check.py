@@ -100,7 +100,7 @@ class Checker:
     def release(self, module: str, version: str) -> Tree:
         """A release from the package index.
 
-        :raises UnknownTag: or `CouldNotCheck`: there is none, or it cannot be had.
+        :raises UnknownTag: or `CouldNotCheck`: there is none, or it cannot be fetched.
         """
         project = VLLM if module == VLLM else self.package.distribution
         release = releases.find(project, version, self.places)

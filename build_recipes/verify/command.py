@@ -11,6 +11,7 @@ import msgspec
 
 from build_recipes.facts.device import device
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import ArmoryError, OmniBreaks, UsageError
 from build_recipes.kit.paths import Places
@@ -127,12 +128,16 @@ def _show_requirements(needs: Requirements | None) -> None:
     where = f"on {needs.platform}, Python {needs.python}"
     if needs.status == requirements.RESOLVED:
         built = f"; without a wheel: {', '.join(needs.from_source)}" if needs.from_source else ""
-        console.say(f"requirements: {needs.count} distributions go together {where}{built}")
+        console.say(
+            f"requirements: {counted(needs.count, 'distribution goes', 'distributions go')} together {where}{built}"
+        )
     elif needs.no_wheel:
         for lacking in needs.no_wheel:
             console.say(f"requirements: no wheel {where}: {lacking}")
         if needs.count:
-            console.say(f"requirements: the other {needs.count} distributions go together")
+            console.say(
+                f"requirements: the other {counted(needs.count, 'distribution goes', 'distributions go')} together"
+            )
     elif needs.status == UNSATISFIABLE:
         console.say(f"requirements: cannot be installed {where}: {needs.why}")
     else:

@@ -65,7 +65,7 @@ class _Known(Model, frozen=True):
 
 
 def write_index(wheels: Path) -> list[Entry]:
-    """Write the index of a folder of wheels; files that are no wheels are left alone.
+    """Write the index of a folder of wheels; files that are not wheels are left alone.
 
     :returns: its entries, by project and version.
     :raises NotAWheel: files called .whl are none, or say a name or version that is none; all of them are told,
@@ -162,7 +162,7 @@ def _entry(path: Path, known: _Known | None) -> Entry:
             raise InvalidWheelFilename("it has characters that no wheel's name has")
         project, version = parse_wheel_filename(path.name)[:2]
     except InvalidWheelFilename as error:
-        raise NotAWheel(f"{shown} is no wheel's file name: {one_line(str(error))}", "rename it") from error
+        raise NotAWheel(f"{shown} is not a wheel's file name: {one_line(str(error))}", "rename it") from error
     status = path.stat()
     with Wheel(path) as wheel:
         if (wheel.name, Version(wheel.version)) != (project, version):

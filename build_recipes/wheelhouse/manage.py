@@ -97,7 +97,7 @@ def retag(wheel: str, *, platform: str, version: str, requires: tuple[str, ...],
         try:
             lines[Requirement(line).name] = line
         except InvalidRequirement as error:
-            raise UsageError(f"'{line}' is no requirement", "write it as torch==2.11.0") from error
+            raise UsageError(f"'{line}' is not a requirement", "write it as torch==2.11.0") from error
     started = time.monotonic()
     done = rewrite(
         path,

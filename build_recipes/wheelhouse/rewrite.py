@@ -1,7 +1,7 @@
 """Rewrite a wheel without unpacking it: version, tags, requirements, members.
 
 ``wheel unpack`` and ``wheel pack`` inflate and deflate everything; here kept members are copied as they lie
-in the archive, so the time is the disk's. RECORD is written anew from the source's own digests (a member
+in the archive, so the time is the disk's. RECORD is written again from the source's own digests (a member
 without one is hashed). The result is the same bytes for the same input, edits and epoch.
 """
 
@@ -28,6 +28,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from build_recipes.formats.wheel import Recorded, Wheel, is_module
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import NotWritable, PackageFailed, UsageError
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -243,7 +244,9 @@ class _Writer:
             self.position += len(head) + len(row.name)
         count = len(self.rows)
         if count > 0xFFFF - 1:
-            raise PackageFailed(f"{count} members do not fit a plain zip file", "leave some out")
+            raise PackageFailed(
+                f"{counted(count, 'member does', 'members do')} not fit a plain zip file", "leave some out"
+            )
         self.stream.write(_END.pack(b"PK\5\6", 0, 0, count, count, self.position - start, start, 0))
 
 
@@ -265,17 +268,17 @@ def _version(text: str) -> str:
     try:
         return str(Version(text))
     except InvalidVersion as error:
-        raise UsageError(f"'{text}' is no version", "write it as 0.12.0+cu130.thor (PEP 440)") from error
+        raise UsageError(f"'{text}' is not a version", "write it as 0.12.0+cu130.thor (PEP 440)") from error
 
 
 def _retag(tag: str, edits: Edits) -> str:
     python, abi, platform = tag.split("-")
     if edits.python:
         if not re.fullmatch(r"\w+-\w+", edits.python):
-            raise UsageError(f"'{edits.python}' is no interpreter and ABI tag", "write it as cp38-abi3")
+            raise UsageError(f"'{edits.python}' is not an interpreter and ABI tag", "write it as cp38-abi3")
         python, abi = edits.python.split("-")
     if edits.platform and not re.fullmatch(r"\w+", edits.platform):
-        raise UsageError(f"'{edits.platform}' is no platform tag", "write it as manylinux_2_31_aarch64")
+        raise UsageError(f"'{edits.platform}' is not a platform tag", "write it as manylinux_2_31_aarch64")
     return f"{python}-{abi}-{edits.platform or platform}"
 
 
@@ -300,7 +303,9 @@ def _metadata(text: str, version: str, requires: Mapping[str, str]) -> str:
         try:
             Requirement(line)
         except InvalidRequirement as error:
-            raise UsageError(f"'{line}' is no requirement", "write it as torch==2.11.0 (PEP 508)") from error
+            raise UsageError(
+                f"'{line}' is not a requirement", "write it as torch==2.11.0 (PEP 508)"
+            ) from error
     lines, at, written = [], 0, set()
     for line in head.split("\n"):
         found = re.match(r"Requires-Dist:\s*([A-Za-z0-9._-]+)", line)

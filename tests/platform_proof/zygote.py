@@ -1,5 +1,5 @@
 """Run the platform detection of vLLM trees in many situations: one process imports torch, each tree is a fork of
-it, and each situation imports the modules of the detection anew. Reads JSON from the file in argv[1]; prints a
+it, and each situation imports the modules of the detection again. Reads JSON from the file in argv[1]; prints a
 JSON line for each situation.
 
 The code under test is the trees' own ``vllm.platforms`` and ``DeviceConfig``. Stand-ins are only: vLLM's compiled

@@ -14,7 +14,7 @@ from build_recipes.build.compiling.costs import Cost
 from build_recipes.build.compiling.drive import drive, failing_block
 from build_recipes.build.compiling.graph import Command, Graph
 from build_recipes.build.compiling.progress import Progress
-from build_recipes.kit.console import duration, say
+from build_recipes.kit.console import counted, duration, say
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import Checkpointed, CompileFailed
 from build_recipes.kit.host import Host
@@ -47,7 +47,7 @@ def assemble(jobs: Sequence[Job], store: Store, *, cores: int = 0, time_box: flo
         deadline=deadline,
     )
     expected = sum(job.seconds for job in jobs)
-    say(f"{len(jobs)} images to make, about {duration(expected)} of CPU, {broker.cores} at once")
+    say(f"{counted(len(jobs), 'image')} to make, about {duration(expected)} of CPU, {broker.cores} at once")
     progress = Progress([command.unit for command in commands], history)
     log = store.work / "images.log"
     outcome = drive(graph, broker, progress, env=os.environ, log=log, deadline=deadline)
@@ -57,9 +57,10 @@ def assemble(jobs: Sequence[Job], store: Store, *, cores: int = 0, time_box: flo
         store.output(job).unlink()
     if outcome.timed_out:
         raise Checkpointed(
-            f"the time box ended: {len(done)} images finished now, {len(jobs) - len(done)} of {len(jobs)} are left; "
+            f"the time box ended: {counted(len(done), 'image')} finished now, {len(jobs) - len(done)} "
+            f"of {len(jobs)} are left; "
             "all that is finished is kept",
-            "type the same command again; it goes on from here",
+            "run the same command again; it goes on from here",
         )
     if not outcome.ok:
         command, said = failing_block(outcome.tail)

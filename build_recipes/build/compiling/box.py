@@ -71,13 +71,13 @@ def check(box_s: float, todo: Sequence[str], history: dict[str, Cost]) -> None:
         least = int(seconds * 1.25 // 60 + 1)
         raise UsageError(
             f"--time-box {duration(box_s)} is shorter than the longest unit that is left: {longest} takes about "
-            f"{duration(seconds)}, and would begin anew in every box",
+            f"{duration(seconds)}, and would begin again in every box",
             f"--time-box {least}m or more",
         )
 
 
 def cost_of(lost: Mapping[str, float]) -> str:
-    """What the end of a box cost: units that were ended and begin anew."""
+    """What the end of a box cost: units that were ended and begin again."""
     if not lost:
         return "; no unit was ended unfinished"
     return f"; {len(lost)} were ended unfinished after {duration(sum(lost.values()))} together"

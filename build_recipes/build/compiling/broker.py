@@ -24,7 +24,7 @@ import psutil
 
 from build_recipes.build.compiling.box import Box
 from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
-from build_recipes.kit.console import count
+from build_recipes.kit.console import counted
 from build_recipes.kit.limits import Machine
 
 RESERVE_GIB = 1.0
@@ -284,15 +284,15 @@ class Broker:
         ready = [unit for unit in self.waiting if unit not in late]
         said = []
         if len(self.running) >= self.cores:
-            said = [f"{count(len(ready), 'waits', 'wait')} for a core"] if ready else []
+            said = [f"{counted(len(ready), 'waits', 'wait')} for a core"] if ready else []
         elif ready:
             left = self._left_gib(held_by([other.pid for other in self.running]))
             short = [unit.cost.gib for unit in ready if unit.cost.gib > left]
             if short and self.running:
                 need = f"{min(short):.1f} GiB, {max(0.0, left):.1f} free"
-                said = [f"{count(len(short), 'waits', 'wait')} for {need}"]
+                said = [f"{counted(len(short), 'waits', 'wait')} for {need}"]
         if late:
-            said.append(f"{count(len(late), 'does', 'do')} not fit into the time box")
+            said.append(f"{counted(len(late), 'does', 'do')} not fit into the time box")
         return said
 
     def _answer(self, unit: Unit) -> None:

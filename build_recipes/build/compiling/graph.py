@@ -12,7 +12,7 @@ from pathlib import Path
 from build_recipes.build.compiling.costs import Cost, expected, unit_name
 from build_recipes.facts import architectures
 from build_recipes.kit import process
-from build_recipes.kit.console import warn
+from build_recipes.kit.console import counted, warn
 from build_recipes.kit.data import parse_json, write_atomic
 from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 
@@ -146,7 +146,7 @@ def check_targets(graph: Graph, capability: int) -> None:
 def compare(path: Path, targets: Sequence[str], units: Sequence[str]) -> None:
     """Say which units went away since the last configure of the same targets; nothing goes in silence.
 
-    :param path: where the units of the last one stand; written anew.
+    :param path: where the units of the last one stand; written again.
     """
     try:
         before = parse_json(path.read_text(encoding="utf-8"))
@@ -155,8 +155,8 @@ def compare(path: Path, targets: Sequence[str], units: Sequence[str]) -> None:
         known = []
     if gone := sorted(set(known) - set(units)):
         warn(
-            f"{len(units)} units now, {len(known)} at the last configure of this tree; gone: {', '.join(gone[:3])}"
-            + (f" and {len(gone) - 3} more" if gone[3:] else "")
+            f"{counted(len(units), 'unit')} now, {len(known)} at the last configure of this tree; gone: "
+            f"{', '.join(gone[:3])}" + (f" and {len(gone) - 3} more" if gone[3:] else "")
         )
     write_atomic(path, json.dumps({"targets": list(targets), "units": sorted(units)}, indent=0))
 

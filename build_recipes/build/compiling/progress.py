@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from build_recipes.build.compiling.costs import Cost, expected
-from build_recipes.kit.console import console, count, duration, say
+from build_recipes.kit.console import console, counted, duration, say
 
 SLOW = 2.0
 """A unit that has run for more than so many times what it should take is shown with that."""
@@ -61,9 +61,11 @@ class Progress:
             running.append(f"{unit.name.rsplit('/', 1)[-1]} ({duration(ran)}{late})")
         more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
         shown = ", ".join(running[:SHOWN]) + more
-        parts = [f"{count(len(running), 'runs', 'run')}: {shown}" if running else "nothing runs"]
+        parts = [f"{counted(len(running), 'runs', 'run')}: {shown}" if running else "nothing runs"]
         parts += broker.waits()
-        return f"[{self._done}/{self._total}] {'; '.join(parts)}; about {duration(self.left(broker))} left"
+        left = self.left(broker)
+        parts.append(f"about {duration(left)} left" if left else "it takes longer than expected")
+        return f"[{self._done}/{self._total}] {'; '.join(parts)}"
 
     def left(self, broker: Broker) -> float:
         """Estimated wall seconds to the end."""

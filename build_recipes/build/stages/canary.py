@@ -67,7 +67,7 @@ def canary(tag: str, device: str, python: str) -> CanaryResult:
         return canary_of_plan(plan, provision(plan))
     name = device or device_table.detect()
     if name is None:
-        raise UsageError("this machine is no device we know", "./inv canary --device thor")
+        raise UsageError("this machine is not a supported device", "./inv canary --device thor")
     arch = device_table.device(name).arch_list
     folder = places.build / f"canary-{device_table.canonical(name)}"
     return canary_here(Path(python or sys.executable), arch, folder)

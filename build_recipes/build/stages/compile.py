@@ -27,7 +27,7 @@ from build_recipes.build.stages.given import bound_compiler
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.facts.versions import facts
 from build_recipes.kit import evidence, process
-from build_recipes.kit.console import duration, say, warn
+from build_recipes.kit.console import counted, duration, say, warn
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
     Checkpointed,
@@ -316,9 +316,10 @@ def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float)
     if outcome.timed_out:
         left = len(graphs.pending(graph))
         raise Checkpointed(
-            f"the time box ended: {outcome.finished} units finished now, {left} of {len(graph.commands)} are left; "
+            f"the time box ended: {counted(outcome.finished, 'unit')} finished now, {left} of "
+            f"{len(graph.commands)} are left; "
             f"all that is finished is kept{box.cost_of(outcome.lost)}",
-            "type the same command again; it goes on from here",
+            "run the same command again; it goes on from here",
         )
     if not outcome.ok:
         raise failure(plan, outcome)
@@ -348,8 +349,8 @@ def check_unchanged(plan: Plan, graph: Graph) -> None:
         (plan.tree / "stages/configure.json").unlink(missing_ok=True)
         raise ConfigureFailed(
             f"the sources below {plan.tree / 'src'} changed while they were compiled: CMake ran again, and "
-            f"{len(lost)} of {len(graph.commands)} units are gone, {lost[0]} among them",
-            "type the same command again: it configures anew",
+            f"{len(lost)} of {counted(len(graph.commands), 'unit')} are gone, {lost[0]} among them",
+            "run the same command again: it configures again",
         )
 
 
@@ -365,7 +366,7 @@ def run_units(plan: Plan, graph: Graph, environment: Mapping[str, str], began: f
     if todo:
         graphs.order_by_cost(graph.folder, history)
         evidence.renew(plan.tree, record.files_of(plan.tree, "configure"), "cmake/build.ninja")
-        say(f"{len(todo)} of {len(graph.commands)} units to compile, {plan.jobs} jobs")
+        say(f"{len(todo)} of {counted(len(graph.commands), 'unit')} to compile, {counted(plan.jobs, 'job')}")
     deadline = began + plan.request.time_box if plan.request.time_box else None
     log = plan.tree / "logs/compile.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -393,7 +394,7 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEn
     if outcome.failed is None and not command and outcome.code is not None and outcome.code < 0:
         return CompileFailed(
             f"ninja was ended by signal {-outcome.code} from outside (whole log: {log})",
-            "type the same command again; what is finished is kept",
+            "run the same command again; what is finished is kept",
         )
     unit = outcome.failed
     peak = f"it held {unit.rss_kib / 2**20:.1f} GiB" if unit else "how much it held is not known"
@@ -408,7 +409,7 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEn
             )
         return KilledByOom(
             f"{name} ran out of memory, by the kernel's own count of such kills ({peak}):\n{words}",
-            "type the same command again: the unit now runs with more memory kept free, at last alone",
+            "run the same command again: the unit now runs with more memory kept free, at last alone",
         )
     if killed:
         known = (
@@ -418,7 +419,7 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEn
         )
         return CompileFailed(
             f"{name} was killed from outside{known} ({peak}; whole log: {log}):\n{words}",
-            "type the same command again; what is finished is kept",
+            "run the same command again; what is finished is kept",
         )
     return CompileFailed(
         f"{name} did not compile (whole log: {log}).\n  command: {command}\n{words}",
@@ -429,6 +430,6 @@ def failure(plan: Plan, outcome: Outcome) -> CompileFailed | KilledByOom | NotEn
 def summary(done: Compiled) -> str:
     """One line on a compile run."""
     return (
-        f"{done.units} units ({done.compiled} compiled now, {done.cached} from the cache), "
-        f"{len(done.modules)} modules, {duration(done.seconds)}"
+        f"{counted(done.units, 'unit')} ({done.compiled} compiled now, {done.cached} from the cache), "
+        f"{counted(len(done.modules), 'module')}, {duration(done.seconds)}"
     )

@@ -35,9 +35,8 @@ class Audited:
         verdict = self.audit.devices[self.device]
         closed = self.audit.closure is not None
         reasons = f" ({'; '.join(verdict.reasons[:3])})" if verdict.reasons else ""
-        return (
-            f"{self.device}: {verdict.verdict}{reasons}; {'static closure holds' if closed else 'not closed'}"
-        )
+        symbols = "all symbols resolve" if closed else "symbols are not checked"
+        return f"{self.device}: {verdict.verdict}{reasons}; {symbols}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the manifest."""

@@ -15,6 +15,7 @@ from build_recipes.audit.audit import audit_distribution
 from build_recipes.audit.coverage import JIT
 from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import Plan
+from build_recipes.kit.console import counted
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree
 from build_recipes.specialise import modules, papers
@@ -34,7 +35,11 @@ class Assembled:
 
     def summary(self) -> str:
         """One line for people."""
-        return f"{self.images} units of PTX assembled" if self.images else "nothing is left to the driver"
+        return (
+            f"{counted(self.images, 'unit')} of PTX assembled"
+            if self.images
+            else "nothing is left to the driver"
+        )
 
 
 def assemble_left(plan: Plan, cuda_home: Path, source: Path, began: float) -> Assembled:

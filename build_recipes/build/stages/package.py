@@ -23,7 +23,7 @@ from build_recipes.build.whole import Completeness, Official, complete
 from build_recipes.formats.licences import of_text, of_tree, of_wheel
 from build_recipes.formats.wheel import Wheel, is_elf, required_glibc
 from build_recipes.kit import ourselves, process
-from build_recipes.kit.console import size
+from build_recipes.kit.console import counted, size
 from build_recipes.kit.errors import PackageFailed
 from build_recipes.kit.once import remove_tree
 from build_recipes.sources.download import path_of
@@ -257,5 +257,5 @@ def requirements(wheel: Path, torch: str) -> dict[str, str]:
 def describe(done: Packaged) -> str:
     """One line on the wheel."""
     whole = done.completeness
-    taken = f", {len(whole.taken)} files of {whole.compared}" if whole.taken else ""
+    taken = f", {counted(len(whole.taken), 'file')} of {whole.compared}" if whole.taken else ""
     return f"{done.wheel.name}, {size(done.wheel.stat().st_size)}, {whole.word}{taken}"

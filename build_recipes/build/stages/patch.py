@@ -169,7 +169,7 @@ def _stay_inside(tree: Path, names: Collection[str]) -> None:
     root = tree.resolve()
     for name in names:
         if not (tree / name).resolve().is_relative_to(root):
-            raise UnsafeArchive(f"{name} leads out of {tree}", "unpack the source tree anew")
+            raise UnsafeArchive(f"{name} leads out of {tree}", "unpack the source tree again")
 
 
 def _write(
@@ -190,7 +190,7 @@ def _write(
             if verdict.holds is False:
                 raise IntentLost(
                     f"{entry.patch.id} applied, but {verdict.why} ({entry.patch.summary})",
-                    "mend the patch in patches/ (docs: add a patch)",
+                    "correct the patch in patches/ (docs: add a patch)",
                 )
         for name, (kept, _) in fresh.items():
             journal.settle(trees[name], msgspec.structs.replace(kept, status="applied"))

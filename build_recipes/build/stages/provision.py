@@ -225,7 +225,7 @@ def _uv(plan: Plan, words: list[str | Path]) -> None:
 
     cache = (
         record.scratch(plan.tree) / "uv"
-    )  # files of the environment are no links into a cache that can be torn
+    )  # files of the environment are not links into a cache that can be torn
     environment = process.child_environment(UV_CACHE_DIR=str(cache), UV_NO_CONFIG="1")
     environment.pop("VIRTUAL_ENV", None)
     done = process.run([find_uv_bin(), *words], env=environment)

@@ -70,7 +70,7 @@ def check_writable(wheels: Path) -> None:
     except OSError as error:
         raise NotWritable(
             f"{wheels} cannot be written: {error.strerror}",
-            "mend its permissions, or VLLM_ARMORY_WHEELS=/elsewhere",
+            "correct its permissions, or VLLM_ARMORY_WHEELS=/elsewhere",
         ) from None
 
 

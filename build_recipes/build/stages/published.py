@@ -70,7 +70,7 @@ def whole(wheel: Path, facts: dict[str, Any]) -> bool:
 def published(plan: Plan) -> Published | None:
     """The wheel of this very plan, if it is in wheels/ and whole. Nothing is written.
 
-    One that became partial because something could not be had is none: what was lacking may be here by now.
+    One that became partial because something could not be fetched is none: what was lacking may be here by now.
     """
     for path, wheel, facts in manifests(plan.places.wheels):
         if facts["plan"].get("fingerprint") != plan.fingerprint:

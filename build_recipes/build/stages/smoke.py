@@ -53,7 +53,7 @@ def smoke_units(
     outcome = compiling.run_units(plan, graph, environment, began)
     if outcome.timed_out:
         raise Checkpointed(
-            "the time box ended in the smoke build; what is finished is kept", "type the same again"
+            "the time box ended in the smoke build; what is finished is kept", "run the same command again"
         )
     if not outcome.ok:
         raise compiling.failure(plan, outcome)

@@ -27,7 +27,7 @@ from build_recipes.sources.repository import slug
 
 @dataclass(frozen=True)
 class Lack:
-    """A tree that cannot be had, or not be pinned."""
+    """A tree that cannot be fetched, or not be pinned."""
 
     tree: TreePin
     needed_by: tuple[str, ...]
@@ -40,7 +40,7 @@ class Lack:
 
 
 def fetch_sources(plan: Plan, *, whatever: bool = False) -> Fetched:
-    """Bring the sources; a placeholder stands for a tree that cannot be had.
+    """Bring the sources; a placeholder stands for a tree that cannot be fetched.
 
     Whether the device compiles anything of it is known from the survey, else when CMake has run
     (`compile.check_sources`).
@@ -72,7 +72,7 @@ def refusal(plan: Plan, lacks: Sequence[Lack]) -> tuple[str, str]:
     """What is wrong, and what to type, where trees are missing that the device compiles something of."""
     targets = list(dict.fromkeys(target for lack in lacks for target in lack.needed_by))
     return (
-        f"{plan.device_name} compiles {', '.join(targets)} from sources that cannot be had:\n"
+        f"{plan.device_name} compiles {', '.join(targets)} from sources that cannot be fetched:\n"
         + "\n".join(f"  {lack.tree.name}: {lack.reason}" for lack in lacks),
         f"{'; '.join(lack.advice for lack in lacks)}; or leave the modules out, which makes the wheel a partial one: "
         f"--without {','.join(targets)}",
@@ -101,7 +101,7 @@ def foreseen(plan: Plan) -> list[Lack]:
 
 
 def lacking(plan: Plan, tree: TreePin, users: Iterable[str], reason: str) -> Lack:
-    """What it means for a plan that a tree cannot be had.
+    """What it means for a plan that a tree cannot be fetched.
 
     :param users: targets that are made from it.
     """

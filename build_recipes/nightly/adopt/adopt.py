@@ -100,7 +100,7 @@ def newest() -> list[str]:
 def adopt(asked: Asked, places: Places) -> Adoption:
     """Go through all steps for a tag.
 
-    :raises NotATag: it is no release of vLLM: `look_ahead` is for those.
+    :raises NotATag: it is not a release of vLLM: `look_ahead` is for those.
     :raises UnknownTag: no such release.
     """
     version = versions.version_of(asked.tag)
@@ -297,7 +297,7 @@ def _pins(done: Adoption) -> None:
             f"no commit is pinned for {', '.join(open_trees)}: ./inv lock --tag {done.tag} where their hosts answer"
         )
     if not any(pin.files for pin in new.torch):
-        done.person.append("no torch of the lock can be had")
+        done.person.append("no torch of the lock can be fetched")
 
 
 def _patches(runner: _Runner, asked: Asked) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from build_recipes.kit import console, paths, process
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import UsageError
 from build_recipes.kit.once import remove_tree
@@ -57,7 +58,7 @@ def adopt(tag: str, *, newest: bool, device: str, mirrors: tuple[str, ...], json
             f"{one.tag}: what needs a person", ["", ""], [[str(n), t] for n, t in enumerate(one.person, 1)]
         )
     console.say(
-        f"{len(changed)} files changed: git diff; a pull request of it: ./inv propose --changes {folder}"
+        f"{counted(len(changed), 'file')} changed: git diff; a pull request of it: ./inv propose --changes {folder}"
     )
 
 

@@ -75,7 +75,7 @@ class GitHub:
         if not name:
             return None
         if name.count("/") != 1 or not all(name.split("/")):
-            raise UsageError(f"'{one_line(name)}' is no repository", "--repository owner/name")
+            raise UsageError(f"'{one_line(name)}' is not a repository", "--repository owner/name")
         return cls(name, env.get("GH_TOKEN", ""), env.get("GITHUB_API_URL") or API)
 
     # -- releases --------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class GitHub:
         return name, str(self.call("GET", f"git/ref/heads/{quote(name)}")["object"]["sha"])
 
     def pull_request(self, branch: str, title: str, body: str) -> str:
-        """Open a pull request of a branch, or write the open one's text anew. Returns its page."""
+        """Open a pull request of a branch, or write the open one's text again. Returns its page."""
         owner = self.repository.partition("/")[0]
         there = self.call("GET", f"pulls?state=open&head={quote(owner)}:{quote(branch)}")
         if there:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from packaging.utils import parse_wheel_filename
 
-from build_recipes.kit.console import say, step, warn
+from build_recipes.kit.console import counted, say, step, warn
 from build_recipes.kit.data import parse_json
 from build_recipes.kit.errors import HashMismatch, UsageError
 from build_recipes.kit.hashing import file_sha256
@@ -56,7 +56,7 @@ def publish(hub: GitHub, folder: Path, keep: Publish, commit: str) -> Done:
 
     :param commit: of this program: where new tags are put.
     :raises UsageError: there is no such folder.
-    :raises NetworkError: GitHub does not answer or refuses. What was done stays; the same again goes on.
+    :raises NetworkError: GitHub does not answer or refuses. What was done stays; the same command goes on.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "./inv gather makes it")
@@ -72,7 +72,8 @@ def publish(hub: GitHub, folder: Path, keep: Publish, commit: str) -> Done:
     if ROLLING in ours and commit:
         hub.move_tag(ROLLING, commit)
     say(
-        f"{len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, {len(done.retired)} wheels retired"
+        f"{counted(len(done.uploaded), 'file')} uploaded, {len(done.deleted)} deleted, "
+        f"{counted(len(done.retired), 'wheel')} retired"
     )
     return done
 

@@ -177,7 +177,7 @@ def _evaluate(
     if not done.ok:
         raise ConfigureFailed(
             f"cmake cannot evaluate {tree / 'CMakeLists.txt'} for {archs}:\n" + "\n".join(done.tail),
-            "is this a whole source tree? unpack it anew",
+            "is this a whole source tree? unpack it again",
         )
     return found
 

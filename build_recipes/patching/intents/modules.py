@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import ToolFailed
 from build_recipes.patching.intents import cmake, probe
 from build_recipes.patching.intents.answer import Verdict
@@ -26,7 +27,7 @@ def fa3_only_for_hopper(trees: Mapping[str, Path]) -> Verdict:
     for archs in ("11.0", "8.7", "12.0", "10.0"):
         seen = cmake.evaluate(flash, archs, given=True)
         if seen.units(FA3):
-            faults.append(f"{len(seen.units(FA3))} units of {FA3} are built for {archs}")
+            faults.append(f"{counted(len(seen.units(FA3)), 'unit')} of {FA3} are built for {archs}")
         elif FA3 not in seen.empty:
             faults.append(f"for {archs} there is no target {FA3}, which setup.py asks for")
     for archs in ("9.0", "8.7;9.0"):

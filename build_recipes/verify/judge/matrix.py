@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from build_recipes.kit import console
+from build_recipes.kit.console import counted
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.paths import Places
 from build_recipes.verify.judge.answers import NO_ATTRIBUTE
@@ -291,7 +292,7 @@ def _fetch(
 def _progress(what: str, total: int) -> Iterator[Tick]:
     """A progress bar on a terminal, one line otherwise."""
     if not console.console().is_terminal:
-        console.step("matrix", f"{what}: {total} steps")
+        console.step("matrix", f"{what}: {counted(total, 'step')}")
         yield lambda: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -150,7 +150,7 @@ def _entry(event: Event, reached: Reached, where: Moved) -> Break:
 
 
 def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History | None = None) -> Report:
-    """The verdict on a pair, made anew. It is ``unknown`` where no break was found and a file that the import needs
+    """The verdict on a pair, made again. It is ``unknown`` where no break was found and a file that the import needs
     could not be read.
 
     :param baseline: the vLLM that this vllm-omni was made for; calls are compared with it.

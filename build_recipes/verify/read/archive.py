@@ -59,9 +59,9 @@ def read(path: Path, package: str) -> Contents:
         members = _archive(path, package)
     else:
         raise CouldNotCheck(
-            f"{path} is no wheel, sdist or folder"
+            f"{path} is not a wheel, sdist or folder"
             if path.exists()
-            else f"{path} does not exist, and is no version of {package.replace('_', '-')}",
+            else f"{path} does not exist, and is not a version of {package.replace('_', '-')}",
             f"give a version, a .whl, a .tar.gz, or a folder that holds {package}/",
         )
     try:

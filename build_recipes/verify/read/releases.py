@@ -137,7 +137,7 @@ def fetch(release: Release, project: str, places: Places) -> Path:
         )
         return fetch_files([pin], places.downloads)[release.filename]
     except ArmoryError as error:
-        raise CouldNotCheck(f"{release.filename} cannot be had: {error.args[0]}", error.advice) from error
+        raise CouldNotCheck(f"{release.filename} cannot be fetched: {error.args[0]}", error.advice) from error
 
 
 def _ask(project: str) -> list[Release]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from build_recipes.kit import console, process
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import parse_json
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.verify.read.tree import VLLM, Tree
@@ -236,7 +237,8 @@ def modules_in_order(omni: Tree, first: list[str]) -> list[str]:
 def show(found: Imports) -> None:
     """What was found, for people."""
     console.say(
-        f"{found.modules} modules imported in {console.duration(found.seconds)}, {len(found.failures)} failed",
+        f"{counted(found.modules, 'module')} imported in {console.duration(found.seconds)}, "
+        f"{len(found.failures)} failed",
         "bold",
     )
     for fault in (BY_VLLM, BY_OMNI, BY_OTHER, BY_ENVIRONMENT):
@@ -246,6 +248,6 @@ def show(found: Imports) -> None:
             for f in rows
         }
         if rows:
-            console.say(f"{fault}: {len(rows)} modules, {len(causes)} causes")
+            console.say(f"{fault}: {counted(len(rows), 'module')}, {counted(len(causes), 'cause')}")
             for what, where in sorted(causes)[:8]:
                 console.say(f"    {what}  ({where})")

@@ -16,7 +16,8 @@ import pytest
 
 from build_recipes.build.request import Request
 from build_recipes.door import building, complete, help, program
-from build_recipes.kit.console import PROGRAM
+from build_recipes.facts.versions import check_known
+from build_recipes.kit.console import PROGRAM, counted
 from build_recipes.kit.errors import UsageError
 from build_recipes.kit.options import options
 from build_recipes.kit.paths import PACKAGE, PROJECT, Places
@@ -202,3 +203,19 @@ def test_each_shell_is_given_the_words(shell: str, words: list[str], tmp_path: P
     caller.chmod(0o755)
     done = subprocess.run([shell, *words, caller], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert sorted(done.stdout.split()) == ["gb200", "gb300", "gh200"], done.stderr
+
+
+@pytest.mark.parametrize("typed", ["0.12", "0.12.0", "0.12.x", "0.11", "0.99", "0.0.1"])
+def test_a_version_is_answered_with_a_tag_that_is_not_refused(typed: str) -> None:
+    code, _, err = call("plan", "--device", "thor", "--tag", typed)
+    assert code == 11
+    advice = err.splitlines()[-1].removeprefix("next").split()
+    assert advice[0] == "--tag"
+    assert check_known(advice[1])
+    if typed.startswith("0.12"):
+        assert advice[1] == "v0.12.0"
+
+
+def test_a_thing_is_counted_as_people_do() -> None:
+    assert [counted(number, "unit") for number in (0, 1, 2)] == ["0 units", "1 unit", "2 units"]
+    assert [counted(number, "file is", "files are") for number in (1, 5)] == ["1 file is", "5 files are"]

@@ -149,7 +149,9 @@ def version_of(tag: str) -> str:
     if not tag:
         raise UsageError("no tag was given", f"say which vLLM: --tag v{facts().releases[-1]}")
     if re.fullmatch(r"\d+\.\d+.*", tag):
-        raise NotATag(f"'{tag}' is a version; vLLM's tags begin with v", f"--tag v{tag}")
+        known = [f"v{name}" for name in sorted(facts().releases, key=Version)]
+        meant = f"v{tag}" if f"v{tag}" in known else nearest(f"v{tag}", known)[0]
+        raise NotATag(f"'{tag}' is not a tag: vLLM's tags begin with v", f"--tag {meant}")
     what = "a commit" if re.fullmatch(r"[0-9a-f]{7,40}", tag) else "a branch or no tag at all"
     raise NotATag(
         f"'{tag}' is {what}; a build starts from a release tag, because a branch moves",

@@ -35,7 +35,14 @@ class Audited:
         verdict = self.audit.devices[self.device]
         closed = self.audit.closure is not None
         reasons = f" ({'; '.join(verdict.reasons[:3])})" if verdict.reasons else ""
-        symbols = "all symbols resolve" if closed else "symbols are not checked"
+        lost = [one for one in self.audit.findings if one.id.startswith("closure:")]
+        symbols = (
+            "symbols are not checked"
+            if not closed
+            else "symbols are missing"
+            if lost
+            else "all symbols resolve"
+        )
         return f"{self.device}: {verdict.verdict}{reasons}; {symbols}"
 
     def as_dict(self) -> dict[str, Any]:

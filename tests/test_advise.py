@@ -82,5 +82,5 @@ def test_what_cannot_be_advised(places: Places, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UnknownTag):
         advise("main", "thor", places)
     monkeypatch.setattr(advising.device_table, "detect", lambda: None)
-    with pytest.raises(UsageError, match="none of the known devices"):
+    with pytest.raises(UsageError, match="not a supported device"):
         advise("v0.12.0", "", places)

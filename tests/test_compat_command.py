@@ -141,7 +141,7 @@ def _bad_files(folder: Path) -> list[tuple[Path, type[ArmoryError], str]]:
         (_wheel(folders[4] / wheel, {"/vllm/__init__.py": ""}), UnsafeArchive, "/vllm"),
         (_sdist(folders[5] / "vllm-1.tar.gz", {"../../vllm/x.py": ""}), UnsafeArchive, "../../vllm"),
         (folders[6] / "absent.whl", CouldNotCheck, "does not exist"),
-        (_text(folders[7] / "vllm.txt"), CouldNotCheck, "no wheel, sdist or folder"),
+        (_text(folders[7] / "vllm.txt"), CouldNotCheck, "not a wheel, sdist or folder"),
         (_text(folders[8] / "x.py").parent, CouldNotCheck, "holds no package vllm"),
     ]
 

@@ -307,7 +307,7 @@ def test_several_boards_end_in_a_line_for_each(
     assert [bool(one.failed) for one in done] == [False, True]
     deliver.show(done)
     shown = capsys.readouterr().err
-    assert "1 of 2 boards have it" in shown
+    assert "vLLM is on 1 of 2 boards" in shown
     assert f"  {boards[1]}  failed: {boards[1]} cannot be reached" in " ".join(shown.split("\n"))
     with pytest.raises(BoardFailed, match=r"1 of 2 boards failed: root@127\.0\.0\.1:1"):
         deliver.judge(done)

@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_in_a_stage_is_one_error_and_the_same_call_goes_on_
     ):
         work(tmp_path, small)
     assert len(str(caught.value)) < 1000 and "[(" not in str(caught.value)
-    assert "the same again" in caught.value.advice
+    assert "the same command again" in caught.value.advice
     assert work(tmp_path, small) == NOISE
 
 

@@ -267,7 +267,7 @@ def test_no_toolkit_and_its_ptxas_never_stand_in_one_page() -> None:
 
 
 def test_disk_is_judged_by_the_plans_own_count(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan(Request("v0.28.0", "thor"), places)
+    plan = make_plan(Request(tag="v0.28.0", device="thor"), places)
     needed, least = (sum(need.octets for need in disk.needs(plan, drop=drop)) for drop in (False, True))
     assert least < needed
     for free, status in ((needed, "ok"), (needed - 1, "warning"), (least - 1, "blocker")):

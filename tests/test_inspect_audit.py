@@ -232,7 +232,7 @@ def _claims(tmp_path: Path) -> Path:
     [
         (lambda p: p / "absent.whl", NotAWheel, "cannot be read"),
         (_text, NotAWheel, "no zip file"),
-        (_cut, NotAWheel, "no zip file, or was cut"),
+        (_cut, NotAWheel, "not a zip file, or was cut"),
         (_holed, NotAWheel, "damaged"),
         (lambda p: _zip(p / "a.whl", ("a.txt", b"x")), NotAWheel, "0 dist-info"),
         (lambda p: make_wheel(p, {}, project="numpy"), NotAWheel, "wheel of numpy"),

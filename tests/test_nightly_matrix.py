@@ -247,4 +247,4 @@ def test_the_command_writes_what_github_actions_reads(
     monkeypatch.delenv("GITHUB_OUTPUT")
     refused = subprocess.run([invoke, *words], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "no step of GitHub Actions" in refused.stderr
+    assert "not a step of GitHub Actions" in refused.stderr

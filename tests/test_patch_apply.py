@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_while_writing_is_mended_by_the_next(
 def test_a_damaged_patch_file_is_an_error_of_its_own(tmp_path: Path, trees: dict[str, Path]) -> None:
     whole = a_patch("src/a.txt", 2, "ours")
     home = a_series(tmp_path / "home", ("A", "one", whole[: len(whole) // 2]))
-    with pytest.raises(BadData, match="no whole patch"):
+    with pytest.raises(BadData, match="not a whole patch"):
         apply_series(trees, "0.12.0", THOR, home=home)
     assert (trees["one"] / "src/a.txt").read_text() == OLD
 

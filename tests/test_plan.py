@@ -178,7 +178,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "m", "-5m", "1w"])
 def test_no_durations(text: str) -> None:
-    with pytest.raises(UsageError, match="no duration"):
+    with pytest.raises(UsageError, match="not a duration"):
         parse_duration(text)
 
 

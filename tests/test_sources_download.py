@@ -97,7 +97,7 @@ def test_offline_names_what_is_missing_and_asks_nothing(tmp_path: Path) -> None:
         fetch_files([server.pin("b.whl")], tmp_path)
         server.seen.clear()
         assert fetch_files([server.pin("b.whl")], tmp_path, offline=True)["b.whl"].read_bytes() == b"b"
-        with pytest.raises(OfflineError, match=r"1 files \(900 kB\).*a\.whl"):
+        with pytest.raises(OfflineError, match=r"1 file \(900 kB\).*a\.whl"):
             fetch_files([server.pin("a.whl"), server.pin("b.whl")], tmp_path, offline=True)
         assert server.seen == []
 

@@ -172,7 +172,7 @@ def test_a_folder_is_copied_and_copied_again_when_it_changed(
     changed = [name for name in small.files if (fetched.vllm / name).stat().st_mtime_ns != times[name]]
     assert changed == ["setup.py"]
     assert (fetched.vllm / "setup.py").stat().st_mtime_ns > times["setup.py"]
-    with pytest.raises(UsageError, match="no vLLM source tree"):
+    with pytest.raises(UsageError, match="not a vLLM source tree"):
         fetch(lock, source=tmp_path, places=places, into=tmp_path / "into")
 
 

@@ -107,7 +107,7 @@ def test_each_thing_that_is_lacking_makes_it_partial_and_is_named(tmp_path: Path
     del everything.files["vllm/vllm-rs"]  # type: ignore[attr-defined]
     whole = parts(vllm_rs=Part(RUST, Kind.RUST, Kind.RUST))
     (reason,) = complete(wheel, FOUND, whole, everything).partial
-    assert reason == "vllm-rs: its build made no such file (1 files, as vllm/vllm-rs)"
+    assert reason == "vllm-rs: its build made no such file (1 file, as vllm/vllm-rs)"
     theirs = official(tmp_path, INTERFACE, KERNELS, "vllm/vllm-rs")
     theirs.rows["vllm/own.py"] = Recorded(None, 1)  # type: ignore[index]
     (reason,) = complete(wheel, FOUND, parts(), theirs).partial

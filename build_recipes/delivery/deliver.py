@@ -299,7 +299,7 @@ def show(done: Sequence[Delivery]) -> None:
         console.say(f"next  {one.serve}")
     if len(done) > 1:
         good = sum(not one.failed for one in done)
-        console.say(f"{good} of {counted(len(done), 'board')} with it", "bold")
+        console.say(f"vLLM is on {good} of {counted(len(done), 'board')}", "bold")
         for one in done:
             console.say(f"  {one.board}  {_in_short(one)}")
 

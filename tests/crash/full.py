@@ -28,7 +28,7 @@ CUTS = {
     "fetch": "plan ",
     "provision": "patch ",
     "configure": "provision ",
-    "compile": "units to compile",
+    "compile": " to compile, ",
     "link": "[1/",
     "package": "compile ",
     "publish": "audit ",

@@ -231,7 +231,7 @@ def _claims(tmp_path: Path) -> Path:
     ("make", "error", "why"),
     [
         (lambda p: p / "absent.whl", NotAWheel, "cannot be read"),
-        (_text, NotAWheel, "no zip file"),
+        (_text, NotAWheel, "not a zip file"),
         (_cut, NotAWheel, "not a zip file, or was cut"),
         (_holed, NotAWheel, "damaged"),
         (lambda p: _zip(p / "a.whl", ("a.txt", b"x")), NotAWheel, "0 dist-info"),

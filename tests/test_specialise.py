@@ -342,7 +342,7 @@ def test_a_wheel_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) ->
 @pytest.mark.network
 def test_ptx_is_made_native_resumed_and_not_made_twice(tmp_path: Path) -> None:
     source = source_wheel(tmp_path)
-    with pytest.raises(Checkpointed, match="images? finished now"):
+    with pytest.raises(Checkpointed, match=r"images? finished now"):
         make(source, ["thor", "orin"], tmp_path, slim=False, time_box=0.01)
     thor, orin = make(source, ["thor", "orin"], tmp_path, slim=False)
     assert (thor.after.verdict, orin.after.verdict) == ("ready", "ready")

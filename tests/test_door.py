@@ -68,7 +68,7 @@ def test_what_is_typed_is_read_as_the_fields_want_it(monkeypatch: pytest.MonkeyP
 
 def test_a_request_takes_no_value_by_its_place() -> None:
     with pytest.raises(TypeError):
-        Request("v0.12.0")  # type: ignore[misc]
+        Request("v0.12.0")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -164,7 +164,7 @@ def survey(asked: Survey) -> None:
     },
 )
 def clean(c: Context, keep: int = -1, older: str = "", dry: bool = False, json: bool = False) -> None:
-    """Show what is kept where, how large, and why; remove what killed runs left, and what is asked for."""
+    """Show what is kept, how large it is and why; remove what killed runs left, and what is asked for."""
     with door(json):
         from build_recipes.build import clean as cleaning
         from build_recipes.build.request import parse_duration

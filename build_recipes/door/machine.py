@@ -21,7 +21,7 @@ from build_recipes.door.frame import door
 def doctor(
     c: Context, device: str = "", tag: str = "", root: str = "", python: str = "", json: bool = False
 ) -> None:
-    """Say what this machine is, what stops a build or a run on it, and the command that fixes it."""
+    """Say what this machine is and what stops a build or a run on it; and the command that fixes it."""
     with door(json):
         from build_recipes.doctor import consult
         from build_recipes.doctor.report import print_report

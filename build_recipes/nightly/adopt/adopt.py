@@ -339,11 +339,10 @@ def _survey(runner: _Runner, asked: Asked) -> None:
         words += ["--device", ",".join(asked.devices)]
     document = runner.run("survey", words)
     for cell in document or ():
-        runner.done.devices[cell["device"]] = {
-            key: cell[key] for key in ("stage", "error", "missing", "modules", "cpu_s", "gib")
-        }
+        told = {key: cell[key] for key in ("stage", "missing", "modules", "cpu_s", "gib")}
+        line = LOG.sub("", str(cell["error"]).partition("\n")[0])
+        runner.done.devices[cell["device"]] = {**told, "error": line}
         if cell["stage"] != "done":
-            line = LOG.sub("", str(cell["error"]).splitlines()[0])
             runner.done.person.append(f"{cell['device']}: the survey stops at {cell['stage']}: {line}")
         for target, row in cell["modules"].items():
             if row.get("none"):

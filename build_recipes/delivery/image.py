@@ -189,7 +189,9 @@ def _build(program: str, made: Bundle, format: str) -> list[str]:
     if program == "docker":
         words = ["docker", "buildx", "build", "--load", "--platform", platform, "--provenance=false"]
         return [*words, "--build-arg", f"SOURCE_DATE_EPOCH={epoch}", "--file", "Containerfile"]
-    return [program, "build", "--platform", platform, "--timestamp", epoch, "--format", format, "--no-cache"]
+    # podman would keep a layer of each line, which are whole copies where the storage driver is vfs
+    words = [program, "build", "--platform", platform, "--timestamp", epoch, "--format", format, "--no-cache"]
+    return [*words, "--layers=false"]
 
 
 def _manifest(made: Bundle) -> dict[str, Any]:

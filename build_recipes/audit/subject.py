@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from packaging.tags import Tag
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.audit.installed import Installed
 from build_recipes.formats.wheel import Wheel
@@ -36,7 +36,7 @@ def official(version: str, places: Places, machine: str = "aarch64") -> Path:
 
     try:
         wanted = str(Version(version))
-    except InvalidVersion as error:
+    except ValueError as error:
         raise UsageError(f"'{version}' is not a version", "write pypi:0.33.0") from error
     pins = file_pins("vllm", wanted, "source", wheel_tags(machine))
     if not pins:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.audit import subject
 from build_recipes.audit.audit import NOT_USABLE, SLOW_START, Audit, audit_wheel
@@ -85,7 +85,7 @@ def advise(tag: str, name: str, places: Places) -> Advice:
     tag = tag or f"v{versions.facts().releases[-1]}"
     try:
         version = str(Version(tag.removeprefix("v")))
-    except InvalidVersion as error:
+    except ValueError as error:
         raise UnknownTag(f"'{tag}' is not a release tag", "write --tag v0.33.0") from error
     official, special = _official(version, name, entry, places)
     local = _local(version, name, places)
@@ -127,7 +127,7 @@ def _local(version: str, name: str, places: Places) -> list[Choice]:
         try:
             if parse_wheel_filename(path.name)[1].public == version:
                 found.append(_judged("local", audit_wheel(path, [name]), name, path.stat().st_size))
-        except (InvalidWheelFilename, InvalidVersion):
+        except (InvalidWheelFilename, ValueError):
             continue
         except NotAWheel as error:
             found.append(Choice("local", path.name, NOT_USABLE, (str(error.args[0]),)))

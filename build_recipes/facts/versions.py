@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import NotATag, ToolchainMismatch, UnknownTag, UnsupportedPair, UsageError
@@ -142,7 +142,7 @@ def version_of(tag: str) -> str:
     if re.fullmatch(r"v\d+\.\d+.*", tag):
         try:
             Version(tag[1:])
-        except InvalidVersion:
+        except ValueError:
             pass
         else:
             return tag[1:]
@@ -166,7 +166,7 @@ def nearest(tag: str, known: list[str]) -> list[str]:
     """
     try:
         wanted = Version(tag.removeprefix("v"))
-    except InvalidVersion:
+    except ValueError:
         return difflib.get_close_matches(tag, known, n=3) or known[-1:]
     minor = [name for name in known if Version(name[1:]).release[:2] == wanted.release[:2]]
     below = [name for name in known if Version(name[1:]) < wanted]

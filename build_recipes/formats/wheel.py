@@ -21,7 +21,7 @@ from packaging.utils import (
     canonicalize_name,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.formats import abi
 from build_recipes.formats.elf import mapped
@@ -78,7 +78,7 @@ class Wheel(Archive):
         try:
             self.name = str(canonicalize_name(name, validate=True))
             Version(self.version)
-        except (InvalidName, InvalidVersion) as error:
+        except (InvalidName, ValueError) as error:  # a number of more than 4300 digits is no ValueError
             raise NotAWheel(
                 f"{self.path.name} is not a wheel: METADATA says name '{one_line(name)}' (PEP 508) and version "
                 f"'{one_line(self.version)}' (PEP 440), which no installer takes",

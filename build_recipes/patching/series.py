@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.facts.device import Device, devices
 from build_recipes.kit import paths
@@ -132,7 +132,7 @@ def _check_variants(file: Path, entry: Patch) -> None:
         for span in (one.versions,):
             try:
                 empty = Version(span.since) >= Version(span.before)
-            except InvalidVersion as error:
+            except ValueError as error:
                 raise BadData(f"{file}: {entry.id}, {one.file}: {error}", REPAIR) from error
             if empty:
                 raise BadData(f"{file}: {entry.id}, {one.file}: no version is in {_text(span)}", REPAIR)
@@ -162,7 +162,7 @@ def parse_version(text: str) -> Version:
     """
     try:
         return Version(text.removeprefix("v"))
-    except InvalidVersion:
+    except ValueError:
         raise UsageError(f"'{text}' is not a vLLM version", "give a release tag: --tag v0.12.0") from None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.facts import versions
 from build_recipes.kit import paths
@@ -59,7 +59,7 @@ def is_release(tag: str) -> bool:
         )  # told apart by `versions.version_of`
     try:
         final = not Version(tag[1:]).is_prerelease
-    except InvalidVersion:
+    except ValueError:
         return False
     return final or lock_path(tag).is_file()
 
@@ -137,7 +137,7 @@ def version_of(folder: Path, hint: str = "") -> tuple[str, str]:
     for text in filter(None, given):
         try:
             return str(Version(text)), commit
-        except InvalidVersion:
+        except ValueError:
             continue
     raise UsageError(
         f"nothing says which version {folder} is: it has no git tags and no PKG-INFO",

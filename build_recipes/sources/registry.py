@@ -15,7 +15,7 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pypi_simple import ACCEPT_ANY, DistributionPackage, ProjectPage
 
 from build_recipes.kit import http
@@ -66,7 +66,7 @@ def releases(project: str, index: str = PYPI, *, kinds: Collection[str] = ("sdis
         if package.package_type in kinds and package.version and not package.is_yanked:
             try:
                 found.add(Version(package.version))
-            except InvalidVersion:
+            except ValueError:
                 continue
     return [str(version) for version in sorted(found)]
 
@@ -87,7 +87,7 @@ def file_pins(
                 name, found, _, has = parse_wheel_filename(package.filename)
                 if not has & tags:
                     continue
-        except (InvalidSdistFilename, InvalidWheelFilename, InvalidVersion):
+        except (InvalidSdistFilename, InvalidWheelFilename, ValueError):
             continue
         if name == canonicalize_name(project) and found == Version(version) and not package.is_yanked:
             chosen.append(package)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.kit import process
 from build_recipes.kit.errors import ToolFailed
@@ -35,7 +35,7 @@ def next_version(described: str) -> str:
         return ""
     try:
         tag, distance = Version(match.group(1)), int(match.group(2))
-    except InvalidVersion:
+    except ValueError:
         return ""
     if not distance:
         return str(tag)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.kit import process
 from build_recipes.kit.errors import ToolchainMismatch, ToolFailed
@@ -85,7 +85,7 @@ def there(prefix: str) -> Iterator[Compiler]:
             try:
                 version = process.capture([name, "-dumpfullversion", "-dumpversion"]).strip()
                 Version(version)
-            except (ToolFailed, InvalidVersion):
+            except (ToolFailed, ValueError):
                 continue
             yield Compiler(name, version)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.kit import console, paths
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
@@ -209,7 +209,7 @@ class Checker:
 def _version(text: str) -> Version | None:
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:
         return None
 
 

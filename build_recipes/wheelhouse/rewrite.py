@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.formats.wheel import Recorded, Wheel, is_module
 from build_recipes.kit.console import counted
@@ -267,7 +267,7 @@ def _dos_date(epoch: int | None) -> tuple[int, int]:
 def _version(text: str) -> str:
     try:
         return str(Version(text))
-    except InvalidVersion as error:
+    except ValueError as error:
         raise UsageError(f"'{text}' is not a version", "write it as 0.12.0+cu130.thor (PEP 440)") from error
 
 

@@ -92,6 +92,8 @@ def build() -> tuple[int, str]:
 
 def main() -> int:
     only = re.compile(sys.argv[1] if len(sys.argv) > 1 else "")
+    for path in PLACES["WHEELS"].glob("*.whl"):
+        path.unlink()  # one of another version of this program has another bill of materials
     code, said = build()
     if code:
         print(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.build.survey import Cell, lacks
 from build_recipes.facts.device import devices
@@ -37,7 +37,7 @@ def read(path: Path) -> Survey:
         rows = parse_json(path.read_text(encoding="utf-8"))
         cells = [Cell(**{key: value for key, value in row.items() if key in KNOWN}) for row in rows]
         tags = sorted({cell.tag for cell in cells}, key=lambda tag: Version(tag[1:]), reverse=True)
-    except (OSError, ValueError, TypeError, AttributeError, InvalidVersion):
+    except (OSError, ValueError, TypeError, AttributeError):
         return Survey([], [])
     by = {(cell.tag, cell.device): cell for cell in cells}
     names = [name for name in devices() if any(cell.device == name for cell in cells)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.formats.wheel import Wheel as WheelFile
 from build_recipes.kit.console import warn
@@ -146,7 +146,7 @@ def version_of(tag: str) -> Version | None:
     """The version of vLLM that a release is for; None where it is none of ours."""
     try:
         return Version(tag.removeprefix("vllm-v")) if tag.startswith("vllm-v") else None
-    except InvalidVersion:
+    except ValueError:
         return None
 
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.verify.judge.answers import FOUND, MISSING, PRODUCT, SUBMODULE, Answer
 from build_recipes.verify.judge.answers import UNKNOWN as NOT_KNOWN
@@ -146,7 +146,7 @@ class _Known(ast.NodeTransformer):
             version = self.asked.versions(VLLM)
             if sign and version:
                 return constant(_COMPARED[sign](Version(version), Version(given[0])))
-        except InvalidVersion:
+        except ValueError:
             return None
         if target in ("importlib.metadata:version", "importlib_metadata:version"):
             found = self.asked.versions(given[0].replace("_", "-").lower())

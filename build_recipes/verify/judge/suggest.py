@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.kit.data import Model, load_toml, write_atomic
 from build_recipes.verify.judge.verdict import Cell
@@ -85,7 +85,7 @@ def suggest(counts: Counts, omni: str, vllm: str) -> dict[str, Any]:
 def _nearest(found: list[str], version: str) -> str | None:
     try:
         wanted = Version(version).release
-    except InvalidVersion:
+    except ValueError:
         return found[-1] if found else None
 
     def distance(other: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.facts.versions import nearest
 from build_recipes.kit import console
@@ -45,7 +45,7 @@ class Listing(Model, frozen=True):
         """The release of a version, however it is spelled."""
         try:
             wanted = Version(version.removeprefix("v"))
-        except InvalidVersion:
+        except ValueError:
             return None
         return next((r for r in self.releases if Version(r.version) == wanted), None)
 
@@ -150,7 +150,7 @@ def _ask(project: str) -> list[Release]:
             continue
         try:
             version = Version(entry.version)
-        except InvalidVersion:
+        except ValueError:
             continue
         if version < Version(SINCE.get(project, "0")) or entry.package_type not in ("sdist", "wheel"):
             continue

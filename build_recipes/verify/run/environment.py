@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from build_recipes.facts.versions import facts, for_version
 from build_recipes.kit import console, process
@@ -88,7 +88,7 @@ def default_torch(vllm: Tree) -> str:
     last = facts().last_torchaudio
     try:
         wanted = for_version(Version(vllm.version).base_version).torch
-    except (InvalidVersion, ArmoryError):
+    except (ValueError, ArmoryError):
         return last
     return min(wanted, last, key=Version)
 

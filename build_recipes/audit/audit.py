@@ -243,7 +243,7 @@ def judge(
     stems = {findings.stem(module.path) for module in modules}
     for names in family_table().required:
         if not stems.intersection(names):
-            against.append(f"has no {names[0]} module, which every model calls")
+            against.append(f"has no {' or '.join(names)} module, and every model calls it")
     machines = {module.machine for module in modules if module.machine}
     if machines and machines != {entry.machine}:
         against.append(f"made for {' and '.join(sorted(machines))}, the device has {entry.machine}")

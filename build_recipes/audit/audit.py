@@ -148,7 +148,7 @@ def audit_wheel(
     """Audit one vLLM wheel, or the copy of vLLM installed in a folder.
 
     :param names: devices to judge it for; all that are known where it is empty.
-    :param libraries: what its modules are closed against (torch's and CUDA's libraries); no closure for None.
+    :param libraries: what symbols are resolved against (torch's and CUDA's libraries); no closure for None.
     :param promise: what the build that made it said.
     :raises NotAWheel: no wheel, a damaged one, or another project's.
     :raises UnsafeArchive: a bomb, or members that climb out.

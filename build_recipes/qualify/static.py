@@ -22,7 +22,7 @@ from build_recipes.sources.download import fetch_files
 
 
 def audit(trial: Trial) -> Tier:
-    """Tier 0: the audit for the wheel's device, closed against the torch of the trial where there is one."""
+    """Tier 0: the audit for the wheel's device, symbols resolved against the torch of the trial where there is one."""
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         libraries = None

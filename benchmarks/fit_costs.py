@@ -19,12 +19,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from build_recipes.build.compiling import costs, estimate
-from build_recipes.build.compiling.costs import Cost
+from build_recipes.build.units import costs, estimate
+from build_recipes.build.units.costs import Cost
 from build_recipes.kit.data import write_atomic
 
 PROJECT = Path(__file__).resolve().parent.parent
-TABLE = PROJECT / "build_recipes/build/compiling/costs.toml"
+TABLE = PROJECT / "build_recipes/build/units/costs.toml"
 TURNS = 50
 SPARE = 1.02
 """Memory over the largest that was measured: two builds of one unit differ by as much."""

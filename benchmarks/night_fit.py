@@ -12,10 +12,10 @@ import sys
 import msgspec
 from packaging.version import Version
 
-from build_recipes.build.compiling import simulate
-from build_recipes.build.compiling.costs import Cost, expected, read_journal
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
+from build_recipes.build.units import simulate
+from build_recipes.build.units.costs import Cost, expected, read_journal
 from build_recipes.facts.device import devices
 from build_recipes.kit import paths
 from build_recipes.kit.errors import ArmoryError

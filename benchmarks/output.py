@@ -21,13 +21,13 @@ from pathlib import Path
 
 from trees import table
 
-from build_recipes.build.compiling import drive, graph
-from build_recipes.build.compiling.broker import Broker
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units import drive, graph
+from build_recipes.build.units.broker import Broker
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
-LAUNCHER = PACKAGE / "build/compiling/unit.py"
+LAUNCHER = PACKAGE / "build/units/unit.py"
 OF_ONE = 5.14e6
 """Bytes of warnings that g++ 12 prints for one unit."""
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from trees import options, plan_for, prepared, table
 
-from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.costs import expected
-from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.units import graph as graphs
+from build_recipes.build.units.costs import expected
+from build_recipes.build.units.graph import Graph
 from build_recipes.sources.modules import Kind
 
 EVERY_S = 5.0

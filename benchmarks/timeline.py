@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from build_recipes.build.compiling.costs import read_journal
+from build_recipes.build.units.costs import read_journal
 
 COLOURS = {"_C": "#3b7dd8", "_moe_C": "#e08a2e", "_vllm_fa2_C": "#4a9d5b", "_vllm_fa3_C": "#8c5fc0"}
 WIDTH, LEFT, BAR, CHART = 1100, 60, 5, 120

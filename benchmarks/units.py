@@ -13,10 +13,10 @@ from pathlib import Path
 
 from trees import options, plan_for, prepared, table
 
-from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.graph import Graph
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.compile import target_of
+from build_recipes.build.units import graph as graphs
+from build_recipes.build.units.graph import Graph
 from build_recipes.kit import process
 
 ASK = """

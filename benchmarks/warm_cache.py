@@ -15,10 +15,10 @@ from pathlib import Path
 
 from trees import options, plan_for, prepared, table
 
-from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.costs import expected, read_journal
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.units import graph as graphs
+from build_recipes.build.units.costs import expected, read_journal
 from build_recipes.toolchain import ccache
 
 

@@ -26,10 +26,10 @@ from test_compiling import Project
 from wheel_maker import make_wheel
 
 import tasks
-from build_recipes.build.compiling.costs import learned
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.units.costs import learned
 from build_recipes.kit import paths
 from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.sources import download

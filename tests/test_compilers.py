@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.build.compiling import surveyed
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.preview import preview
 from build_recipes.build.request import Request
 from build_recipes.build.stages.given import check_given, host_compiler
+from build_recipes.build.units import surveyed
 from build_recipes.facts import versions
 from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.kit.paths import Places

@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from build_recipes.build.compiling import costs, drive, graph, outputs
-from build_recipes.build.compiling.broker import Broker, held_by
-from build_recipes.build.compiling.costs import Cost, learned, read_journal
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units import costs, drive, graph, outputs
+from build_recipes.build.units.broker import Broker, held_by
+from build_recipes.build.units.costs import Cost, learned, read_journal
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit.errors import UngatedUnits, UnloadableUnits
 from build_recipes.kit.paths import PACKAGE
 
 NINJA = Path(sys.executable).with_name("ninja")
-LAUNCHER = PACKAGE / "build/compiling/unit.py"
+LAUNCHER = PACKAGE / "build/units/unit.py"
 SLOW = '#include <regex>\n#include <map>\nint {name}() {{ std::regex r("a+"); return std::regex_match("aa", r); }}\n'
 
 

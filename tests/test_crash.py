@@ -15,12 +15,12 @@ import pytest
 from crash.tear import WAYS, tear
 from test_plan import plan_of
 
-from build_recipes.build.compiling.costs import add_line, read_journal
-from build_recipes.build.compiling.graph import read_graph
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages import record, sources
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.units.costs import add_line, read_journal
+from build_recipes.build.units.graph import read_graph
 from build_recipes.kit import evidence
 from build_recipes.kit.data import read_sealed, write_sealed
 from build_recipes.kit.hashing import file_sha256

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build import disk
-from build_recipes.build.compiling import estimate
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
+from build_recipes.build.units import estimate
 from build_recipes.doctor.asking import ask_machine
 from build_recipes.doctor.consult import Report, check, consult, doctor
 from build_recipes.doctor.machine import Machine, Toolkit, Torch, Triton, read_machine

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.build.compiling import estimate, surveyed
-from build_recipes.build.compiling.costs import add_line, expected
-from build_recipes.build.compiling.costs import table as cost_table
+from build_recipes.build.units import estimate, surveyed
+from build_recipes.build.units.costs import add_line, expected
+from build_recipes.build.units.costs import table as cost_table
 from build_recipes.facts import device as devices
 
 MLA, BINDINGS = "_C/csrc/attention/mla/sm100_cutlass_mla_kernel.cu.o", "_C/csrc/torch_bindings.cpp.o"

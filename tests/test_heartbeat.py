@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.build.compiling.broker import Broker, Unit
-from build_recipes.build.compiling.costs import Cost
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units.broker import Broker, Unit
+from build_recipes.build.units.costs import Cost
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit.paths import PACKAGE, PROJECT
 
 

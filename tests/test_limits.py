@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from build_recipes.build.compiling import costs, drive, graph
-from build_recipes.build.compiling.broker import Broker
-from build_recipes.build.compiling.costs import add_line, learned, read_journal
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units import costs, drive, graph
+from build_recipes.build.units.broker import Broker
+from build_recipes.build.units.costs import add_line, learned, read_journal
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit.limits import Machine
 from build_recipes.kit.paths import PACKAGE
 
@@ -236,7 +236,7 @@ def compile_here(folder: Path) -> None:
 def project(folder: Path, compiler: str) -> None:
     """A ninja project with one unit, made by a compiler of our own."""
     (folder / "cc.py").write_text(textwrap.dedent(compiler))
-    launcher = f"{sys.executable} -I -S {PACKAGE / 'build/compiling/unit.py'}"
+    launcher = f"{sys.executable} -I -S {PACKAGE / 'build/units/unit.py'}"
     command = f"{launcher} {sys.executable} {folder}/cc.py -c a.c -o $out"
     (folder / "build.ninja").write_text(
         f"rule cc\n  command = {command}\n\nbuild CMakeFiles/mod.dir/a.o: cc a.c\n"

@@ -14,8 +14,8 @@ import pytest
 from test_plan import plan_of
 
 from build_recipes.build import disk
-from build_recipes.build.compiling import simulate
-from build_recipes.build.compiling.costs import Cost, read_journal
+from build_recipes.build.units import simulate
+from build_recipes.build.units.costs import Cost, read_journal
 from build_recipes.facts.device import devices
 from build_recipes.kit.errors import NotEnoughDisk, UsageError
 from build_recipes.kit.paths import PROJECT, Places

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from build_recipes.audit.closure import Listed, close
-from build_recipes.build.compiling.graph import Command, Graph
 from build_recipes.build.registrations import declared, of_graph
+from build_recipes.build.units.graph import Command, Graph
 from build_recipes.formats.elf import Symbols
 from build_recipes.qualify import ops
 

@@ -15,7 +15,7 @@ from test_canary import toolkit  # noqa: F401  a fixture
 from build_recipes.kit.paths import PACKAGE
 from build_recipes.toolchain import ccache, cuda
 
-LAUNCHER = PACKAGE / "build/compiling/unit.py"
+LAUNCHER = PACKAGE / "build/units/unit.py"
 
 CUDA = """#include <cassert>
 namespace { __device__ int hidden; __global__ void kernel(int* a) { assert(a[0]); hidden = a[1]; } }

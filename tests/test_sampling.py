@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build import sampling
-from build_recipes.build.compiling.graph import Command
+from build_recipes.build.units.graph import Command
 
 
 def command(folder: Path, name: str, text: str, *, cuda: bool = False) -> Command:

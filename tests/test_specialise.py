@@ -26,12 +26,12 @@ from wheel_maker import make_wheel
 from build_recipes.audit import origin
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.scan import Target, Unit, read_module
-from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import make_plan
 from build_recipes.build.rebuild import recorded
 from build_recipes.build.request import Request
 from build_recipes.build.specialising import source_of
 from build_recipes.build.stages.native import assemble_left
+from build_recipes.build.units.assemble import assemble
 from build_recipes.facts.device import device, devices
 from build_recipes.formats import fatbin
 from build_recipes.formats.elf import Elf, mapped

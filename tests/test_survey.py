@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build import survey
-from build_recipes.build.compiling import costs, surveyed
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compile_stage
+from build_recipes.build.units import costs, surveyed
 from build_recipes.kit.paths import Places
 
 ASKED = [("v0.20.0", "thor"), ("v0.12.0", "thor")]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from test_compiling import Project
 
-from build_recipes.build.compiling import box as boxes
-from build_recipes.build.compiling.box import Box, grace_of
-from build_recipes.build.compiling.costs import Cost, expected, read_journal
+from build_recipes.build.units import box as boxes
+from build_recipes.build.units.box import Box, grace_of
+from build_recipes.build.units.costs import Cost, expected, read_journal
 from build_recipes.kit.errors import UsageError
 from build_recipes.kit.paths import PROJECT
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.units import graph as graphs
 from build_recipes.kit.errors import ConfigureFailed
 from build_recipes.kit.paths import Places
 from build_recipes.sources.fetch import Fetched, fetch

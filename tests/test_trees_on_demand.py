@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from build_recipes.build.compiling import surveyed
 from build_recipes.build.modules import parts
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.preview import preview
 from build_recipes.build.request import Request
 from build_recipes.build.stages import trees
+from build_recipes.build.units import surveyed
 from build_recipes.kit import paths
 from build_recipes.kit.paths import Places
 from build_recipes.sources.lockfile import SubmodulePin, load_lock

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from build_recipes.build.compiling import surveyed
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
+from build_recipes.build.units import surveyed
 from build_recipes.kit.paths import Places
 
 BUILT = Path(__file__).resolve().parent.parent / "docs/evidence/thor-v0.12.0"

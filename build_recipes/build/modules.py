@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.build.compiling import graph as graphs
+from build_recipes.build.units import graph as graphs
 from build_recipes.sources.modules import Kind, Makeup, Module
 
 

@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from build_recipes.build.compiling.estimate import Estimate, before
 from build_recipes.build.disk import downloads, here, needs
 from build_recipes.build.plan import Plan, memory_note
 from build_recipes.build.stages.given import host_compiler
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
+from build_recipes.build.units.estimate import Estimate, before
 from build_recipes.kit.console import counted, duration, say, size
 from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.sources.lockfile import TreePin

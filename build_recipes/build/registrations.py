@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from build_recipes.build.compiling.graph import Graph
+from build_recipes.build.units.graph import Graph
 from build_recipes.formats.archive import entries
 
 _BLOCK = re.compile(

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from build_recipes.build.compiling.costs import expected
-from build_recipes.build.compiling.graph import Command
+from build_recipes.build.units.costs import expected
+from build_recipes.build.units.graph import Command
 from build_recipes.kit import process
 from build_recipes.kit.console import say
 from build_recipes.kit.data import parse_json, write_atomic

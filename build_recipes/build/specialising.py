@@ -10,8 +10,8 @@ from pathlib import Path
 
 from build_recipes.audit.families import family_table
 from build_recipes.audit.subject import resolve
-from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.stages.record import tree_lock
+from build_recipes.build.units.assemble import assemble
 from build_recipes.facts.device import canonical, detect, device
 from build_recipes.kit import console
 from build_recipes.kit.errors import NotAWheel, UsageError

@@ -21,8 +21,6 @@ from pathlib import Path
 from packaging.version import Version
 
 from build_recipes.build import sampling
-from build_recipes.build.compiling import estimate, surveyed
-from build_recipes.build.compiling import graph as graphs
 from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.pipeline import patch_sources
 from build_recipes.build.plan import Plan, make_plan
@@ -31,6 +29,8 @@ from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.provision import provision
 from build_recipes.build.stages.record import tree_lock
 from build_recipes.build.stages.trees import fetch_sources
+from build_recipes.build.units import estimate, surveyed
+from build_recipes.build.units import graph as graphs
 from build_recipes.facts import architectures, versions
 from build_recipes.facts import device as devices
 from build_recipes.kit import paths

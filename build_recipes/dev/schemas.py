@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from build_recipes.audit.families import FamilyTable
-from build_recipes.build.compiling import costs
 from build_recipes.build.disk import _Sizes
+from build_recipes.build.units import costs
 from build_recipes.delivery import building, companions, image, settings
 from build_recipes.diagnosis import grammar, prefix, signatures
 from build_recipes.doctor.tables import Tables
@@ -48,7 +48,7 @@ OWN = "armory"
 
 MODELS: dict[str, Any] = {
     "build_recipes/audit/families.toml": FamilyTable,
-    "build_recipes/build/compiling/costs.toml": costs.Table,
+    "build_recipes/build/units/costs.toml": costs.Table,
     "build_recipes/build/sizes.toml": _Sizes,
     "build_recipes/delivery/companions.toml": companions.Facts,
     "build_recipes/delivery/image.toml": image.Bases,

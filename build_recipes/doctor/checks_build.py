@@ -7,9 +7,9 @@ import re
 from packaging.specifiers import SpecifierSet
 
 from build_recipes.build import disk as disks
-from build_recipes.build.compiling import estimate, surveyed
 from build_recipes.build.plan import make_plan, too_little
 from build_recipes.build.request import Request
+from build_recipes.build.units import estimate, surveyed
 from build_recipes.doctor.case import Case, Finding
 from build_recipes.doctor.tables import minor, numbers, tables
 from build_recipes.facts import architectures, versions

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from build_recipes.build import disk
-from build_recipes.build.compiling import simulate, surveyed
-from build_recipes.build.compiling.broker import RESERVE_GIB
-from build_recipes.build.compiling.costs import Cost, expected
 from build_recipes.build.plan import Plan
 from build_recipes.build.preview import OVERHEAD_S
 from build_recipes.build.request import parse_duration
+from build_recipes.build.units import simulate, surveyed
+from build_recipes.build.units.broker import RESERVE_GIB
+from build_recipes.build.units.costs import Cost, expected
 from build_recipes.facts import versions
 from build_recipes.facts.device import device as device_named
 from build_recipes.nightly.config import LAST_STEPS, Runner

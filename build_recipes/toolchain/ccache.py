@@ -1,6 +1,6 @@
 """Compiler caches: ccache or sccache.
 
-They hit in every folder, because a compiler sees no path of its tree (`build.compiling.unit`). Settings that decide
+They hit in every folder, because a compiler sees no path of its tree (`build.units.unit`). Settings that decide
 what ccache hashes are set here and nowhere else: a difference between two builds would turn every hit into a miss.
 """
 

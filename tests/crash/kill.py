@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from test_compiling import Project
 
-from build_recipes.build.compiling import outputs
-from build_recipes.build.compiling.costs import read_journal
+from build_recipes.build.units import outputs
+from build_recipes.build.units.costs import read_journal
 
 UNITS = 40
 TEXT = "#include <string>\nstd::string {name}() {{ return std::string(3, 'a'); }}\n"

@@ -32,8 +32,8 @@ from wheel_maker import DATA, make_wheel, thor_wheel
 
 from build_recipes.audit import closure, scan
 from build_recipes.build import rebuild
-from build_recipes.build.compiling import costs, estimate, outputs
 from build_recipes.build.stages import published, record
+from build_recipes.build.units import costs, estimate, outputs
 from build_recipes.diagnosis.diagnose import diagnose_file
 from build_recipes.formats import abi, cubin, fatbin
 from build_recipes.formats.archive import entries, unpack_sdist

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_recipes.build import registrations
-from build_recipes.build.compiling import box, estimate, outputs
-from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.broker import Broker
-from build_recipes.build.compiling.costs import learned, unit_name
-from build_recipes.build.compiling.drive import Outcome, drive, failing_block
-from build_recipes.build.compiling.graph import Graph
-from build_recipes.build.compiling.progress import Progress
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, memory_note, swap_advice
 from build_recipes.build.stages import record, sources, trees
 from build_recipes.build.stages.advice import advice_for
 from build_recipes.build.stages.given import bound_compiler
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.units import box, estimate, outputs
+from build_recipes.build.units import graph as graphs
+from build_recipes.build.units.broker import Broker
+from build_recipes.build.units.costs import learned, unit_name
+from build_recipes.build.units.drive import Outcome, drive, failing_block
+from build_recipes.build.units.graph import Graph
+from build_recipes.build.units.progress import Progress
 from build_recipes.facts.versions import facts
 from build_recipes.kit import evidence, process
 from build_recipes.kit.console import counted, duration, say, warn

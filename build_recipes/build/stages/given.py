@@ -10,8 +10,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes.build.compiling import surveyed
 from build_recipes.build.plan import Plan
+from build_recipes.build.units import surveyed
 from build_recipes.facts.versions import facts
 from build_recipes.kit import process
 from build_recipes.kit.console import warn

@@ -13,8 +13,8 @@ from pathlib import Path
 from build_recipes.audit import origin
 from build_recipes.audit.audit import audit_distribution
 from build_recipes.audit.coverage import JIT
-from build_recipes.build.compiling.assemble import assemble
 from build_recipes.build.plan import Plan
+from build_recipes.build.units.assemble import assemble
 from build_recipes.kit.console import counted
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree

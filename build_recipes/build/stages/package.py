@@ -12,13 +12,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from build_recipes.build.compiling.costs import read_journal
 from build_recipes.build.imports import unresolved
 from build_recipes.build.plan import Plan, suffix
 from build_recipes.build.request import content_of, request_as_dict, without_places
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned, files_used
+from build_recipes.build.units.costs import read_journal
 from build_recipes.build.whole import Completeness, Official, complete
 from build_recipes.formats.licences import of_text, of_tree, of_wheel
 from build_recipes.formats.wheel import Wheel, is_elf, required_glibc

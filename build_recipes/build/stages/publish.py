@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_recipes.build.compiling import estimate
-from build_recipes.build.compiling.costs import read_journal
 from build_recipes.build.plan import Plan
 from build_recipes.build.request import request_as_dict
 from build_recipes.build.stages import record
@@ -23,6 +21,8 @@ from build_recipes.build.stages.package import Packaged
 from build_recipes.build.stages.patch import Patched
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.stages.published import MANIFEST, Published, manifests, sealed, statement_of, whole
+from build_recipes.build.units import estimate
+from build_recipes.build.units.costs import read_journal
 from build_recipes.build.whole import Official
 from build_recipes.kit import ourselves
 from build_recipes.kit.console import warn

@@ -6,10 +6,10 @@ import difflib
 import shlex
 from pathlib import Path
 
-from build_recipes.build.compiling.graph import read_graph
 from build_recipes.build.plan import Plan
 from build_recipes.build.sampling import plain
 from build_recipes.build.stages import record
+from build_recipes.build.units.graph import read_graph
 from build_recipes.kit import process
 from build_recipes.kit.console import say
 from build_recipes.kit.errors import ConfigureFailed, UsageError

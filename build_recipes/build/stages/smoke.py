@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_recipes.build.compiling import graph as graphs
-from build_recipes.build.compiling.costs import expected
-from build_recipes.build.compiling.graph import Command, Graph
 from build_recipes.build.modules import Part
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.provision import Provisioned
+from build_recipes.build.units import graph as graphs
+from build_recipes.build.units.costs import expected
+from build_recipes.build.units.graph import Command, Graph
 from build_recipes.facts.architectures import Architecture
 from build_recipes.facts.device import Device
 from build_recipes.facts.versions import facts

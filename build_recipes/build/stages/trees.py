@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.build.compiling import surveyed
 from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.plan import Plan
+from build_recipes.build.units import surveyed
 from build_recipes.build.whole import PLACEHOLDER
 from build_recipes.kit.console import step, warn
 from build_recipes.kit.data import write_atomic

@@ -20,7 +20,7 @@ from build_recipes.nightly.adopt.adopt import newest as newest_tags
 from build_recipes.sources.own import is_release
 
 CHANGES = "changes.json"
-WRITES = ("build_recipes/locks/", "build_recipes/facts/vllm.toml", "build_recipes/build/compiling/surveyed.json.xz",
+WRITES = ("build_recipes/locks/", "build_recipes/facts/vllm.toml", "build_recipes/build/units/surveyed.json.xz",
           "docs/adopted/", "docs/survey.json", "docs/survey.md")  # fmt: skip
 """Where an adoption writes, below the checkout; nothing else is proposed."""
 

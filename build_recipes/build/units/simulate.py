@@ -10,9 +10,9 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from build_recipes.build.compiling.box import Box, grace_of
-from build_recipes.build.compiling.broker import RESERVE_GIB
-from build_recipes.build.compiling.costs import Cost
+from build_recipes.build.units.box import Box, grace_of
+from build_recipes.build.units.broker import RESERVE_GIB
+from build_recipes.build.units.costs import Cost
 
 MOST_BOXES = 100
 

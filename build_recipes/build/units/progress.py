@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from build_recipes.build.compiling.costs import Cost, expected
+from build_recipes.build.units.costs import Cost, expected
 from build_recipes.kit.console import console, counted, duration, say
 
 SLOW = 2.0
@@ -14,7 +14,7 @@ SHOWN = 6
 """Units that run, by name, in one line: on 64 cores all of them would be 3 kB a minute."""
 
 if TYPE_CHECKING:
-    from build_recipes.build.compiling.broker import Broker, Finished
+    from build_recipes.build.units.broker import Broker, Finished
 
 
 class Progress:

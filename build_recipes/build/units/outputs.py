@@ -9,8 +9,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from build_recipes.build.compiling.costs import read_journal
-from build_recipes.build.compiling.graph import Graph
+from build_recipes.build.units.costs import read_journal
+from build_recipes.build.units.graph import Graph
 from build_recipes.kit import process
 from build_recipes.kit.data import read_sealed, write_sealed
 from build_recipes.kit.hashing import file_sha256

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from build_recipes.build.compiling import surveyed
-from build_recipes.build.compiling.costs import Cost, expected, learned
+from build_recipes.build.units import surveyed
+from build_recipes.build.units.costs import Cost, expected, learned
 from build_recipes.kit.data import parse_json, write_atomic
 
 NAME = "estimate.json"

@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from build_recipes.build.compiling.broker import Broker
-from build_recipes.build.compiling.costs import Cost
-from build_recipes.build.compiling.drive import drive, failing_block
-from build_recipes.build.compiling.graph import Command, Graph
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units.broker import Broker
+from build_recipes.build.units.costs import Cost
+from build_recipes.build.units.drive import drive, failing_block
+from build_recipes.build.units.graph import Command, Graph
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit.console import counted, duration, say
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import Checkpointed, CompileFailed

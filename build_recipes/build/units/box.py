@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from build_recipes.build.compiling.costs import Cost, expected
+from build_recipes.build.units.costs import Cost, expected
 from build_recipes.kit.console import duration
 from build_recipes.kit.errors import UsageError
 

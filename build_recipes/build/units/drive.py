@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from build_recipes.build.compiling.broker import Broker, Finished
-from build_recipes.build.compiling.graph import Graph
-from build_recipes.build.compiling.progress import Progress
+from build_recipes.build.units.broker import Broker, Finished
+from build_recipes.build.units.graph import Graph
+from build_recipes.build.units.progress import Progress
 from build_recipes.kit import heartbeat, process
 from build_recipes.kit.console import duration, say
 

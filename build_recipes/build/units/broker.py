@@ -22,8 +22,8 @@ from typing import Any
 
 import psutil
 
-from build_recipes.build.compiling.box import Box
-from build_recipes.build.compiling.costs import Cost, add_line, expected, unit_name
+from build_recipes.build.units.box import Box
+from build_recipes.build.units.costs import Cost, add_line, expected, unit_name
 from build_recipes.kit.console import counted
 from build_recipes.kit.limits import Machine
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.build.compiling.costs import Cost, expected, unit_name
+from build_recipes.build.units.costs import Cost, expected, unit_name
 from build_recipes.facts import architectures
 from build_recipes.kit import process
 from build_recipes.kit.console import counted, warn

@@ -42,7 +42,7 @@ from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import Kind, makeup
 from build_recipes.toolchain import ccache, cross
 
-LAUNCHER = Path(__file__).resolve().parent.parent / "compiling/unit.py"
+LAUNCHER = Path(__file__).resolve().parent.parent / "units/unit.py"
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,14 @@ def test_the_real_series_on_the_real_0_12_0() -> None:
     document = grid.run("v0.12.0", False, device="thor")
     found = {cell["patch"]: cell["state"] for cell in document["cells"]}
     external = {"P5", "P7"}  # also change flash-attention's tree, which is here only where a mirror is
+    needless = {"P12"}  # C++23 and GCC 13 came with 0.32; what it sees to holds before
     for name, state in found.items():
-        assert state in ("applies", "not here" if name in external else "applies"), (name, state)
+        assert state in {
+            "not here" if name in external else "",
+            "upstream" if name in needless else "applies",
+        }, (
+            name,
+            state,
+        )
     assert {"P1", "P2", "P4", "P5", "P7", "P8"} <= set(found)
     grid.judge(document)

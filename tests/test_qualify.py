@@ -116,7 +116,7 @@ def test_what_could_not_be_tried_never_passed() -> None:
         {"name": "b", "ok": False, "error": 0.5},
         {"name": "c", "ok": None, "reason": "no fp8"},
     )
-    assert report.judge([good, skipped]) == (PASSED, "1 checks, 1 do not apply here")
+    assert report.judge([good, skipped]) == (PASSED, "1 check, 1 does not apply here")
     assert report.judge([skipped]) == (NOT_RUN, "no fp8")
     assert report.judge([])[0] == NOT_RUN
     assert report.judge([good, bad, skipped]) == (FAILED, "1 of 2 checks failed; b: error 0.5")

@@ -94,5 +94,5 @@ def judge(checks: Sequence[dict[str, Any]]) -> tuple[str, str]:
         return FAILED, f"{len(bad)} of {len(bad) + len(good)} checks failed; {first['name']}: {why}"[:700]
     if not good:
         return NOT_RUN, "; ".join(check.get("reason", "") for check in skipped) or "nothing was checked"
-    also = f", {len(skipped)} do not apply here" if skipped else ""
+    also = f", {counted(len(skipped), 'does', 'do')} not apply here" if skipped else ""
     return PASSED, f"{counted(len(good), 'check')}{also}"

@@ -363,7 +363,7 @@ class _Reader(Expressions):
         scope: Scope = {}
         statements = self.outline.body(node)
         bind_all(statements, scope, self.touches)
-        if _yields(statements):
+        if "yield" in self.outline.body_text(node) and _yields(statements):
             self.deferred.add(f"{prefix}{node.name}")
         for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg):
             if argument is not None:

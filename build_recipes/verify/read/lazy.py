@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from typing import Any
 
 from build_recipes.verify.read.constants import (
@@ -87,6 +88,7 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], names: Names) -
         keys.extend(_strings(statements, names))
     found = sorted(set(keys))
     targets = {}
+    names = {**names, **_worked_out(statements, names)}
     for key in found:
         target = _target(statements, {**names, asked: key})
         if target:
@@ -105,12 +107,8 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], names: Names) -
 def _strings(statements: list[ast.stmt], names: Names) -> list[str]:
     """Strings in the tables that a body uses: it may be asked for each of them."""
     found: list[str] = []
-    used = {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)}
-    for name in sorted(used & set(names)):
-        try:
-            todo = [value_of(names[name], names)] if isinstance(names[name], ast.expr) else []
-        except NotConstant:
-            continue
+    for value in _worked_out(statements, names).values():
+        todo = [value]
         while todo and len(found) < _ROUNDS:
             value = todo.pop()
             if isinstance(value, str):
@@ -119,6 +117,18 @@ def _strings(statements: list[ast.stmt], names: Names) -> list[str]:
                 todo.extend((*value, *value.values()))
             elif isinstance(value, (list, tuple, set, frozenset)):
                 todo.extend(value)
+    return found
+
+
+def _worked_out(statements: list[ast.stmt], names: Names) -> dict[str, Any]:
+    """Values of the tables that a body uses, by name. The body is played for each of their keys: once is enough."""
+    found = {}
+    for name in sorted(
+        {n.id for s in statements for n in ast.walk(s) if isinstance(n, ast.Name)} & set(names)
+    ):
+        if isinstance(names[name], ast.expr):
+            with contextlib.suppress(NotConstant):
+                found[name] = value_of(names[name], names)
     return found
 
 

@@ -85,7 +85,7 @@ def test_what_a_snapshot_shows(name: str, facts: dict[str, object]) -> None:
         ("thor", "v0.11.0", ["tag and device"], ["Triton"]),
         ("thor-container", "v0.28.0", ["NVML"], []),
         ("orin-nx", "v0.12.0", ["JetPack", "driver", "glibc"], ["CUDA toolkit", "memory"]),
-        ("orin-nx", "v0.32.0", ["GCC", "JetPack", "Python", "driver", "glibc"], ["CUDA toolkit", "memory"]),
+        ("orin-nx", "v0.32.0", ["JetPack", "Python", "driver", "glibc"], ["CUDA toolkit", "memory"]),
         ("orin-r39", "v0.12.0", [], []),
         ("spark", "v0.20.0", [], []),
         ("spark-gcc10", "v0.24.0", ["GCC", "torch"], []),

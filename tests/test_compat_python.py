@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from compat_trees import Bench, Files
 
-from build_recipes.verify.judge.importing import Player
+from build_recipes.verify.judge.player import Player
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.room import with_room
 from build_recipes.verify.judge.verdict import judge

@@ -15,8 +15,8 @@ from wheel_maker import DATA, make_wheel
 from build_recipes.audit import scan
 from build_recipes.audit.audit import audit_wheel, judge
 from build_recipes.audit.promise import Promise
-from build_recipes.build.imports import unresolved
 from build_recipes.build.modules import Part
+from build_recipes.build.own_imports import unresolved
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.result import Result, report

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from build_recipes.build.imports import unresolved
+from build_recipes.build.own_imports import unresolved
 from build_recipes.build.plan import Plan, suffix
 from build_recipes.build.request import content_of, request_as_dict, without_places
 from build_recipes.build.stages.compile import Compiled

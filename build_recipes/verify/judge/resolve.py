@@ -22,8 +22,8 @@ from build_recipes.verify.judge.answers import (
     Place,
     Raised,
 )
-from build_recipes.verify.judge.importing import Player
 from build_recipes.verify.judge.places import Places
+from build_recipes.verify.judge.player import Player
 from build_recipes.verify.read.model import ALWAYS, CLASS, FUNCTION, TYPING, Surface
 from build_recipes.verify.read.tree import VLLM, Summaries, Tree
 

@@ -13,8 +13,8 @@ import msgspec
 
 from build_recipes.verify.judge import conditions
 from build_recipes.verify.judge.answers import FOUND, MISSING, NONE, YES, Answer
-from build_recipes.verify.judge.importing import Player
 from build_recipes.verify.judge.played import Edge, Event, Played
+from build_recipes.verify.judge.player import Player
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.read.model import BODY, If, Import, Load, Node, Row, Summary, Try, With, walk
 from build_recipes.verify.read.tree import VLLM

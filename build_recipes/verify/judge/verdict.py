@@ -9,9 +9,9 @@ import msgspec
 
 from build_recipes.verify.judge.answers import BREAKING, MISSING
 from build_recipes.verify.judge.calls import ERROR, Caller, Finding, Key, news
-from build_recipes.verify.judge.importing import Player
 from build_recipes.verify.judge.moved import History, Moved, Mover
 from build_recipes.verify.judge.played import Event
+from build_recipes.verify.judge.player import Player
 from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, reach
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.room import with_room

@@ -24,6 +24,7 @@ from trees import options, plan_for, prepared, table
 
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.units import graph as graphs
 from build_recipes.build.units.costs import expected
 from build_recipes.build.units.graph import Graph
@@ -112,8 +113,8 @@ def main() -> None:
     leave = tuple(filter(None, given.without.split(",")))
     plan = plan_for(given, name, torch=given.torch, without=leave, cache="off")
     fetched, made = prepared(plan)
-    environment = compiling.build_environment(plan, fetched, made)
-    folder = compiling.configure(plan, fetched, made, environment)
+    environment = configuring.build_environment(plan, fetched, made)
+    folder = configuring.configure(plan, fetched, made, environment)
     parts = compiling.read_parts(plan, fetched, made, folder)
     wanted = [part.module.target for part in parts if part.made not in (None, Kind.RUST)]
     targets = given.modules.split(",") if given.modules else wanted

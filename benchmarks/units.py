@@ -14,6 +14,7 @@ from pathlib import Path
 from trees import options, plan_for, prepared, table
 
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.stages.compile import target_of
 from build_recipes.build.units import graph as graphs
 from build_recipes.build.units.graph import Graph
@@ -53,14 +54,14 @@ def main() -> None:
     given = options(str(__doc__).splitlines()[0]).parse_args()
     plan = plan_for(given, "units-ours")
     fetched, made = prepared(plan)
-    environment = compiling.build_environment(plan, fetched, made)
-    folder = compiling.configure(plan, fetched, made, environment)
+    environment = configuring.build_environment(plan, fetched, made)
+    folder = configuring.configure(plan, fetched, made, environment)
     ours, _, _ = compiling.read_units(plan, fetched, made, folder)
 
     other = plan_for(given, "units-upstream")
     plain, made_there = prepared(other, patched=False)
-    environment = compiling.build_environment(other, plain, made_there)
-    folder = compiling.configure(other, plain, made_there, environment)
+    environment = configuring.build_environment(other, plain, made_there)
+    folder = configuring.configure(other, plain, made_there, environment)
     targets = upstream_targets(plain.vllm, made_there.python, environment)
     theirs = graphs.read_graph(folder, made_there.python.parent / "ninja", targets)
 

@@ -17,6 +17,7 @@ from trees import options, plan_for, prepared, table
 
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.units import graph as graphs
 from build_recipes.build.units.costs import expected, read_journal
 from build_recipes.toolchain import ccache
@@ -36,8 +37,8 @@ def run(plan: Plan, count: int) -> tuple[dict[str, dict[str, float]], float]:
     """Make the tree from nothing and compile the units. Returns the journal by unit, and ninja's wall seconds."""
     shutil.rmtree(plan.tree, ignore_errors=True)
     fetched, made = prepared(plan)
-    environment = compiling.build_environment(plan, fetched, made)
-    folder = compiling.configure(plan, fetched, made, environment)
+    environment = configuring.build_environment(plan, fetched, made)
+    folder = configuring.configure(plan, fetched, made, environment)
     ninja = made.python.parent / "ninja"
     whole = graphs.read_graph(folder, ninja, ["_moe_C"])
     graphs.check_gencode(whole)

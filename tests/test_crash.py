@@ -17,6 +17,7 @@ from test_plan import plan_of
 
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.stages import record, sources
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.units.costs import add_line, read_journal
@@ -62,7 +63,7 @@ class Small:
                 Path(sys.executable), Path("/usr"), "13.0", "given", self.tree, "2.11.0", "13.0", None, 0.0
             )
             environment = {**os.environ, **record.scratch_environment(self.tree)}
-            folder = compiling.configure(self.plan, Fetched(vllm, {}, {}), made, environment)
+            folder = configuring.configure(self.plan, Fetched(vllm, {}, {}), made, environment)
             graph = read_graph(folder, Path(sys.executable).with_name("ninja"), ["_C"])
             outcome = compiling.run_units(self.plan, graph, environment, 0.0)
             assert outcome.ok, "\n".join(outcome.tail)

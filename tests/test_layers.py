@@ -25,7 +25,7 @@ def test_imports_point_down_only(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_named_by_its_place_is_there() -> None:
-    from build_recipes.build.stages.compile import LAUNCHER
+    from build_recipes.build.stages.configure import LAUNCHER
     from build_recipes.build.units.assemble import _HERE
 
     assert [path.is_file() for path in (LAUNCHER, _HERE / "unit.py", _HERE / "one_image.py")] == [True] * 3

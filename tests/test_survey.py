@@ -11,7 +11,7 @@ import pytest
 from build_recipes.build import survey
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
-from build_recipes.build.stages import compile as compile_stage
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.units import costs, surveyed
 from build_recipes.kit.paths import Places
 
@@ -71,7 +71,7 @@ def test_cmakes_own_last_error_is_told_in_the_first_line(tmp_path: Path) -> None
         "",
         "-- Configuring incomplete, errors occurred!",
     ]
-    assert compile_stage.where_stopped(lines) == (
+    assert configuring.where_stopped(lines) == (
         ' at CMakeLists.txt:579: Machete generation failed. Result: "1" Check the log for details:'
     )
-    assert compile_stage.where_stopped(["Killed"]) == ""
+    assert configuring.where_stopped(["Killed"]) == ""

@@ -18,6 +18,7 @@ import pytest
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.units import graph as graphs
 from build_recipes.kit.errors import ConfigureFailed
@@ -58,7 +59,7 @@ class Tree:
 
     def graph(self, fetched: Fetched) -> graphs.Graph:
         search = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"  # one ninja: another would begin its log again
-        folder = compiling.configure(self.plan, fetched, self.made, {**os.environ, "PATH": search})
+        folder = configuring.configure(self.plan, fetched, self.made, {**os.environ, "PATH": search})
         return graphs.read_graph(folder, TOOLS / "ninja", ["mod"])
 
 

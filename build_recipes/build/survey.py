@@ -25,7 +25,7 @@ from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.pipeline import patch_sources
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
-from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.stages.provision import provision
 from build_recipes.build.stages.record import tree_lock
 from build_recipes.build.stages.trees import fetch_sources
@@ -190,11 +190,11 @@ def _walk(plan: Plan, cell: Cell, compiled: Path | None) -> None:
     cell.stage = "provision"
     made = provision(plan)
     cell.stage = "configure"
-    environment = compiling.build_environment(plan, fetched, made)
+    environment = configuring.build_environment(plan, fetched, made)
     folder = plan.tree / "cmake"
     remove_tree(folder)
     remove_tree(plan.tree / "deps")
-    compiling.run_cmake(plan, made, compiling.cmake_arguments(plan, fetched, made), environment)
+    configuring.run_cmake(plan, made, configuring.cmake_arguments(plan, fetched, made), environment)
     cell.stage = "units"
     found = read_units(plan, fetched, folder, made.python.parent / "ninja", cell)
     for target, commands in found.items() if compiled else ():

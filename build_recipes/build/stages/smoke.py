@@ -15,6 +15,7 @@ from pathlib import Path
 from build_recipes.build.modules import Part
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
+from build_recipes.build.stages import configure as configuring
 from build_recipes.build.stages.compile import Compiled
 from build_recipes.build.stages.provision import Provisioned
 from build_recipes.build.units import graph as graphs
@@ -41,8 +42,8 @@ def smoke_units(
     :raises AuditFailed: the unit holds no SASS for the device.
     """
     started = time.monotonic()
-    environment = compiling.build_environment(plan, fetched, made)
-    folder = compiling.configure(plan, fetched, made, environment)
+    environment = configuring.build_environment(plan, fetched, made)
+    folder = configuring.configure(plan, fetched, made, environment)
     ninja = made.python.parent / "ninja"
     found = compiling.read_parts(plan, fetched, made, folder)
     linked, sampled = choose(found, folder, ninja)

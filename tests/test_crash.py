@@ -88,7 +88,7 @@ class Small:
 @pytest.fixture
 def small(places: Places, monkeypatch: pytest.MonkeyPatch) -> Small:
     plan = plan_of(places)
-    monkeypatch.setattr(compiling.ccache, "launcher", lambda choice: [])
+    monkeypatch.setattr(configuring.ccache, "launcher", lambda choice: [])
     return Small(plan)
 
 

@@ -52,6 +52,8 @@ def put_back(plain: Plain, folder: Path) -> Plain:
     """
     for table, key, _ in _places(plain):
         wanted = table.pop(f"{key}_from", None)
+        if wanted is not None and not isinstance(wanted, list):
+            raise ValueError(f"{key}_from is no list of parts")
         if wanted is not None:
             table[key] = [entry for name in wanted for entry in _read(str(name), folder)]
     return plain
@@ -72,13 +74,20 @@ def remove_unused(folder: Path) -> None:
 
 
 def _places(plain: Plain) -> Iterator[tuple[Plain, str, str]]:
-    """Where a lock has long lists: the table, the key, a title (empty: one part for each group)."""
+    """Where a lock has long lists: the table, the key, a title (empty: one part for each group).
+
+    What should be a table and is none is passed over here; the lock's model refuses it.
+    """
     yield plain, "wheels", ""
-    for torch in plain.get("torch", []):
+    for torch in _tables(plain.get("torch")):
         yield torch, "files", f"torch-{torch.get('version', '')}"
-    for tree in plain.get("trees", []):
-        if "from_wheel" in tree:
-            yield tree["from_wheel"], "members", f"{tree.get('name', '')}-{tree.get('revision', '')}"
+    for tree in _tables(plain.get("trees")):
+        for wheel in _tables([tree.get("from_wheel")]):
+            yield wheel, "members", f"{tree.get('name', '')}-{tree.get('revision', '')}"
+
+
+def _tables(value: object) -> list[Plain]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _hash(entries: list[Plain]) -> str:

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from untar import untar
 
 from build_recipes.kit.paths import Places
 
@@ -62,8 +63,7 @@ def fetch(folder: Path) -> None:
     for part in reversed(PARTS):
         subprocess.run(["node", "-e", UNPACK, folder / f"{part}.br", folder / f"{part}.new"], check=True)
         if part.endswith(".tar"):
-            with tarfile.open(folder / f"{part}.new") as archive:
-                archive.extractall(folder, filter="data")
+            untar(folder / f"{part}.new", folder)
         else:
             (folder / "fonts.conf").write_text(fonts)  # the package's own looks below /tmp
             (folder / f"{part}.new").chmod(0o700)

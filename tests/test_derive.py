@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import msgspec
 import pytest
+from untar import untar
 
 from build_recipes.facts import versions
 from build_recipes.kit.data import parse_toml
@@ -22,8 +22,7 @@ FACTS = PACKAGE / "facts/vllm.toml"
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     into = tmp_path_factory.mktemp("asks")
-    with tarfile.open(PACKED) as packed:
-        packed.extractall(into, filter="data")
+    untar(PACKED, into)
     return into
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from untar import untar
 
 from build_recipes.build.modules import parts
 from build_recipes.build.plan import make_plan
@@ -31,8 +32,7 @@ with tarfile.open(PACKED) as _tar:
 @pytest.fixture(scope="session")
 def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     into = tmp_path_factory.mktemp("sdists")
-    with tarfile.open(PACKED) as tar:
-        tar.extractall(into, filter="data")
+    untar(PACKED, into)
     return into
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import github_fake
 import msgspec
 import pytest
+from untar import untar
 
 from build_recipes.kit.errors import BadData, NetworkError, NotATag, UsageError
 from build_recipes.kit.paths import Places
@@ -35,8 +35,7 @@ def adoption() -> adopt.Adoption:
 
 
 def test_what_moved_between_two_real_trees(tmp_path: Path) -> None:
-    with tarfile.open(PACKED) as packed:
-        packed.extractall(tmp_path, filter="data")
+    untar(PACKED, tmp_path)
     moved = adopt._modules(makeup(tmp_path / "0.32.0"), makeup(tmp_path / "0.33.0"))
     old, new = (
         json.loads(json.dumps([m.target for m in makeup(tmp_path / v).modules])) for v in ("0.32.0", "0.33.0")

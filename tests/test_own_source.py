@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import msgspec
 import pytest
 import setuptools_scm
 from packaging.version import Version
+from untar import untar
 
 from build_recipes.build.plan import make_plan
 from build_recipes.build.request import Request
@@ -50,8 +50,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """vLLM 0.26.0's CMake files and setup.py, as somebody's folder without git."""
-    with tarfile.open(SDISTS) as tar:  # one file of several releases is there once, and linked
-        tar.extractall(tmp_path / "x", filter="data")
+    untar(SDISTS, tmp_path / "x")  # one file of several releases is there once, and linked
     folder = tmp_path / "x/0.26.0"
     for name, text in {"vllm/__init__.py": "", "requirements/build/cuda.txt": REQUIREMENTS}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -134,11 +134,19 @@ def for_version(version: str) -> VersionFacts:
     raise UnknownTag(f"nothing is known about vLLM {version}; {oldest} is the oldest", f"--tag v{oldest}")
 
 
+MOST_TAG = 200
+"""Characters of a tag: it names files, and a file's name ends at 255."""
+
+
 def version_of(tag: str) -> str:
     """The version a release tag names: ``v0.12.0`` is 0.12.0.
 
     :raises NotATag: a branch, a commit, or a version without its ``v``.
     """
+    if len(tag) > MOST_TAG:
+        raise NotATag(
+            f"'{tag[:40]}…' has {len(tag)} characters", f"use a tag such as --tag v{facts().releases[-1]}"
+        )
     if re.fullmatch(r"v\d+\.\d+.*", tag):
         try:
             Version(tag[1:])

@@ -53,7 +53,7 @@ class Own:
 
 def is_release(tag: str) -> bool:
     """Whether a tag names a release: one with a lock, or a final version."""
-    if not re.fullmatch(r"v\d+\.\d+[\w.]*", tag):
+    if len(tag) > versions.MOST_TAG or not re.fullmatch(r"v\d+\.\d+[\w.]*", tag):
         return (
             re.fullmatch(r"\d+\.\d+[\w.]*", tag) is not None or not tag
         )  # told apart by `versions.version_of`
@@ -71,9 +71,9 @@ def folder_of(ref: str, places: Places) -> Path:
     """
     if re.fullmatch(r"[0-9a-f]{7,39}", ref):
         raise UsageError(f"{ref} is part of a commit's hash", "give all 40 digits")
-    if not re.fullmatch(r"[A-Za-z0-9][\w./+-]*", ref) or ".." in ref:
+    if not re.fullmatch(r"[A-Za-z0-9][\w./+-]{0,199}", ref) or ".." in ref:
         raise UsageError(
-            f"'{ref}' is no revision of vLLM", f"--tag v{versions.facts().releases[-1]}, or main"
+            f"'{ref[:60]}' is no revision of vLLM", f"--tag v{versions.facts().releases[-1]}, or main"
         )
     return places.build / "sources" / re.sub(r"[^\w.+-]", "-", ref)
 

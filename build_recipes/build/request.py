@@ -69,7 +69,9 @@ class Request:
         "", "cross builds: a folder with the C library of an older release, which the wheel is bound to"
     )
     only: tuple[str, ...] = option(
-        (), "extension modules to build, comma separated: _C,_moe_C,...", read=comma_separated
+        (),
+        "extension modules to build, comma separated (a wrong name is answered with the names of the tag)",
+        read=comma_separated,
     )
     without: tuple[str, ...] = option(
         (), "extension modules to leave out, comma separated", read=comma_separated

@@ -5,7 +5,7 @@
         tag: str = option("", "vLLM release tag, such as v0.12.0")
 
 The commands take their signatures from the fields (door/command.py). A tuple is an option that can be repeated;
-what is typed in another form than it is kept in (``9m``, ``_C,_moe_C``) has a function that reads it.
+what is typed in another form than it is kept in (``9m``, ``A,B``) has a function that reads it.
 """
 
 from __future__ import annotations

@@ -68,12 +68,15 @@ def test_a_machine_has_its_own_pace_once_it_has_compiled_enough(
 ) -> None:
     plain = estimate.before("v0.12.0", "0.12.0", "11.0", tmp_path / "new").cpu_s
     (tmp_path / "old").mkdir()
+    (tmp_path / "old" / estimate.NAME).write_text("{}")
+    (tmp_path / "specialise-1").mkdir()  # its units are PTX for ptxas: no evidence for a compiler
     many = max(estimate.FEWEST, math.ceil(estimate.LEAST_S / expected("_C/csrc/x0.cu.o").seconds))
     for number in range(many):
         assert estimate.pace(tmp_path) == 1.0
         unit = f"_C/csrc/x{number}.cu.o"
         row = {"code": 0, "rss_kib": 1 << 20, "cached": False, "cpu_s": expected(unit).seconds / 2}
         add_line(tmp_path / "old/units.jsonl", {"unit": unit, **row})
+        add_line(tmp_path / "specialise-1/units.jsonl", {"unit": unit, **row, "cpu_s": row["cpu_s"] / 3})
     assert estimate.pace(tmp_path) == pytest.approx(0.5)
     made = estimate.before("v0.12.0", "0.12.0", "11.0", tmp_path / "new")
     assert made.cpu_s == pytest.approx(plain / 2)

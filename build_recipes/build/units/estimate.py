@@ -56,11 +56,13 @@ def pace(build: Path) -> float:
     """What units took on this machine, in all its build trees, over what costs.toml says of them: 0.6 is a machine
     that needs 60 % of the seconds. 1 where too few were compiled.
 
+    A build tree has its estimate (`commit`); what `specialise` keeps beside it does not: those units are PTX.
+
     :param build: folder of the build trees.
     """
     took = hoped = count = 0.0
-    for journal in build.glob("*/units.jsonl"):
-        for unit, cost in learned(journal).items():
+    for estimate in build.glob(f"*/{NAME}"):
+        for unit, cost in learned(estimate.with_name("units.jsonl")).items():
             took, hoped, count = took + cost.seconds, hoped + expected(unit).seconds, count + 1
     return min(max(took / hoped, 0.2), 5.0) if enough(count, hoped) else 1.0
 
@@ -104,7 +106,7 @@ def before(
     """
     found, whose = surveyed.likely(tag, version, arch_list)
     own = surveyed.units_of(*surveyed.nearest(tag, version, arch_list)) or {}
-    asked = set(only) or set(found) - set(without)
+    asked = set(only) or set(own) - set(without)
     history = learned(tree / "units.jsonl") if tree else {}
     basis = f"the units of {whose}" if found else "nothing: no survey is here"
     basis += ", this tree's own figures" if history else ", costs.toml"
@@ -112,10 +114,7 @@ def before(
         (unit for target, units in found.items() if target in asked for unit in units),
         history, basis, pace(tree.parent) if tree else 1.0,
     )  # fmt: skip
-    unknown = tuple(
-        sorted(target for target in asked & set(own) if own[target] is None and not found[target])
-    )
-    return replace(made, unknown=unknown)
+    return replace(made, unknown=tuple(sorted(asked - set(found))))
 
 
 def commit(tree: Path, made: Estimate, units: Iterable[str], wall_s: float) -> None:

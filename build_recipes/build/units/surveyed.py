@@ -67,7 +67,7 @@ def likely(tag: str, version: str, arch_list: str) -> tuple[dict[str, tuple[str,
     """The units a tag compiles for a device, as far as any survey tells, and in words which.
 
     A module whose units the nearest survey does not know has those of the release before it that knows them, else of
-    the one after it.
+    the one after it; one that no survey knows is left out.
     """
     own, arch = nearest(tag, version, arch_list)
     if not own:
@@ -88,7 +88,7 @@ def likely(tag: str, version: str, arch_list: str) -> tuple[dict[str, tuple[str,
     basis += "".join(f", {' and '.join(targets)} as in {one}" for one, targets in sorted(borrowed.items()))
     unknown = sorted(target for target, units in found.items() if units is None)
     basis += f", without {' and '.join(unknown)}" if unknown else ""
-    return {target: units or () for target, units in found.items()}, basis
+    return {target: units for target, units in found.items() if units is not None}, basis
 
 
 Table = dict[str, dict[str, dict[str, "list[str] | None"]]]

@@ -217,7 +217,8 @@ def read_units(
     found: dict[str, tuple[graphs.Command, ...]] = {}
     capability = architectures.number(plan.device.capability)
     for module in makeup(fetched.vllm).modules:
-        if module.kind is Kind.RUST:
+        if module.kind is Kind.RUST:  # cargo builds it, CMake compiles nothing of it
+            cell.units[module.target], cell.modules[module.target] = [], {"kind": module.kind.value}
             continue
         gone = [tree for tree in module.trees if tree in fetched.missing]
         there = graphs.has_library(folder, module.target)

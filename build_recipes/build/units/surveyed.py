@@ -16,8 +16,8 @@ from packaging.version import Version
 from build_recipes.kit.data import write_atomic
 
 Units = Mapping[str, "tuple[str, ...] | None"]
-"""Target of a module to its units (`costs.unit_name`): none of them is 'nothing is compiled for that device', None is
-'not known', because the tree that defines them was not at hand."""
+"""Target of a module to its units (`costs.unit_name`): none of them is 'CMake compiles nothing of it for that device', None
+is 'not known', because the tree that defines them was not at hand."""
 
 FILE = Path(__file__).with_name("surveyed.json.xz")
 MOST = 64 << 20

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from build_recipes.build import selection
 from build_recipes.build.request import Request
 from build_recipes.facts import device as device_table
 from build_recipes.facts import versions
@@ -73,6 +74,9 @@ class Plan:
     """Whether this machine is the device."""
     words: str = ""
     """How its source is asked for on the command line: ``--tag v0.12.0``, ``--source DIR``."""
+
+    selected: str = ""
+    """What is to be said of ``--only`` and ``--without`` now; empty where that is nothing."""
 
     @property
     def cross(self) -> bool:
@@ -216,6 +220,9 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
             f"build on a {machine.machine} machine, or cross-compile on x86_64",
         )
     lock = own_lock(own, places) if own else load_lock(request.tag)
+    folder = own.folder if own else None
+    modules = selection.modules_of(lock.tag, folder) if request.only or request.without else ()
+    selection.check(request, lock.tag, modules)
     existing = request.torch.partition(":")[0] == "existing"
     pin = choose_torch(lock, "" if existing else request.torch)
     cuda = "".join(pin.cuda.split(".")[:2])
@@ -238,6 +245,7 @@ def make_plan(request: Request, places: Places, host: Host | None = None) -> Pla
         tree=places.build / f"{lock.tag}-{name}{'-smoke' if request.smoke else ''}",
         places=places,
         words=own.words if own else f"--tag {request.tag}",
+        selected=selection.note(request, lock.tag, lock.version, machine.arch_list, modules),
         sysroot=_sysroot(request, machine, cross=host.machine != machine.machine),
         here=detected == name,
     )

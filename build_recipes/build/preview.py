@@ -54,6 +54,7 @@ def preview(plan: Plan) -> dict[str, Any]:
             "short_of_memory": memory_note(plan.host, hoped.heaviest, hoped.gib),
             "unknown": hoped.unknown,
         },
+        "selected": plan.selected,
         "lacks": [
             {
                 "tree": lack.tree.name,
@@ -147,6 +148,8 @@ def show(made: dict[str, Any]) -> None:
         f"  compile      {made['estimate']['units']} units, about {made['cpu_seconds'] / 60:.0f} CPU minutes, "
         f"{duration(made['wall_seconds'])} on this machine ({made['estimate_from']})"
     )
+    if made["selected"]:
+        say(f"  modules      {made['selected']}")
     if made["estimate"]["short_of_memory"]:
         say(f"  memory       {made['estimate']['short_of_memory']}")
     if made["estimate"]["unknown"]:

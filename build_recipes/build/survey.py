@@ -85,7 +85,7 @@ def asked(tags: str, names: str) -> tuple[list[str], list[str]]:
     """Comma separated tags and devices as lists; every tag with a lock, newest first, and every device with an Arm
     CPU where they are empty.
 
-    :raises NotATag, UnknownDevice: a word is none.
+    :raises NotATag, UnknownTag, UnknownDevice: a word is none; the nearest is named.
     """
     chosen = [word for word in tags.split(",") if word] or sorted(
         (path.stem for path in paths.LOCKS.glob("v*.toml")), key=lambda tag: Version(tag[1:]), reverse=True
@@ -95,7 +95,7 @@ def asked(tags: str, names: str) -> tuple[list[str], list[str]]:
         name for name, entry in known.items() if entry.machine == "aarch64"
     ]
     for word in chosen:
-        versions.version_of(word)
+        versions.check_known(word)
     for word in wanted:
         devices.device(word)
     return chosen, wanted

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_recipes.build import registrations
+from build_recipes.build import registrations, selection
 from build_recipes.build.modules import Part, parts
 from build_recipes.build.plan import Plan, memory_note, swap_advice
 from build_recipes.build.stages import record, trees
@@ -33,7 +33,6 @@ from build_recipes.kit.errors import (
     KilledByOom,
     NotEnoughMemory,
     SourceIncomplete,
-    UsageError,
 )
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import Kind, makeup
@@ -73,17 +72,14 @@ class Compiled:
 
 
 def read_parts(plan: Plan, fetched: Fetched, made: Provisioned, folder: Path) -> tuple[Part, ...]:
-    """What the configured tree makes of each module.
-
-    :raises UsageError: ``--only`` or ``--without`` names no module of this tag.
-    """
+    """What the configured tree makes of each module."""
     found = makeup(fetched.vllm)
     names = [module.target for module in found.modules]
     return parts(
         found,
         folder,
         made.python.parent / "ninja",
-        asked=asked(plan, names),
+        asked=selection.asked(plan.request, names),
         missing=fetched.missing,
         capability=plan.device.capability,
     )
@@ -103,17 +99,6 @@ def check_sources(plan: Plan, found: Sequence[Part], fetched: Fetched) -> None:
             lack = trees.lacking(plan, plan.lock.tree(name), users, fetched.missing[name])
             lacks.append(dataclasses.replace(lack, needed_by=users))
         raise SourceIncomplete(*trees.refusal(plan, lacks))
-
-
-def asked(plan: Plan, names: Sequence[str]) -> list[str]:
-    """Of a tag's modules those that are to be built.
-
-    :raises UsageError: ``--only`` or ``--without`` names no module of this tag.
-    """
-    for word in (*plan.request.only, *plan.request.without):
-        if word not in names:
-            raise UsageError(f"{plan.tag} has no module {word}", f"one of: {', '.join(sorted(names))}")
-    return [name for name in plan.request.only or names if name not in plan.request.without]
 
 
 def compile_units(plan: Plan, fetched: Fetched, made: Provisioned, began: float) -> Compiled:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from build_recipes.build import selection
 from build_recipes.build.plan import Plan
 from build_recipes.build.units import surveyed
 from build_recipes.facts.versions import facts
@@ -61,7 +62,7 @@ def host_compiler(plan: Plan) -> compilers.Compiler | None:
     needed = [
         name
         for name in surveyed.perhaps(plan.tag, plan.version, plan.device.arch_list, plan.facts.gcc_of)
-        if name not in plan.request.without and name in (plan.request.only or [name])
+        if selection.wanted(plan.request, name)
     ]
     oldest, why = plan.facts.oldest_gcc(needed)
     wanted = compilers.Wanted(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_recipes.build import selection
 from build_recipes.build.modules import LEFT_OUT
 from build_recipes.build.plan import Plan
 from build_recipes.build.units import surveyed
@@ -47,6 +48,7 @@ def fetch_sources(plan: Plan, *, whatever: bool = False) -> Fetched:
 
     :param whatever: go on without any tree.
     :raises SourceIncomplete: a missing tree that an asked module needs.
+    :raises UsageError: ``--only`` or ``--without`` names no module of the tag, which the plan could not know.
     """
     request = plan.request
     got = fetch(
@@ -58,6 +60,7 @@ def fetch_sources(plan: Plan, *, whatever: bool = False) -> Fetched:
         into=plan.tree / "src",
     )
     trees, tag = dict(got.trees), makeup(got.vllm)
+    selection.check(request, plan.tag, [module.target for module in tag.modules])
     for name, reason in got.missing.items():
         lack = lacking(plan, plan.lock.tree(name), tag.users(name), reason)
         if lack.needed_by and not plan.request.smoke and not whatever:
@@ -106,7 +109,7 @@ def lacking(plan: Plan, tree: TreePin, users: Iterable[str], reason: str) -> Lac
     :param users: targets that are made from it.
     """
     known = surveyed.units_of(plan.tag, plan.device.arch_list) or {}
-    wanted = [target for target in users if _wanted(plan, target)]
+    wanted = [target for target in users if selection.wanted(plan.request, target)]
     return Lack(
         tree,
         tuple(target for target in wanted if known.get(target)),
@@ -135,12 +138,6 @@ def _advice(plan: Plan, tree: TreePin, library: Library) -> str:
     clones = " && ".join(f"git clone --mirror {url} /path/to/{slug(url)}" for url in absent)
     options = " ".join(f"--mirror {url}=/path/to/{slug(url)}" for url in absent)
     return f"where there is a network: {clones}; then add {options}"
-
-
-def _wanted(plan: Plan, target: str) -> bool:
-    if plan.request.only:
-        return target in plan.request.only
-    return target not in plan.request.without
 
 
 def _placeholder(folder: Path, reason: str, read: Iterable[str]) -> Path:

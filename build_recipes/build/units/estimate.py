@@ -102,11 +102,11 @@ def before(
     """The cost of a tag's modules for a device before there is a configured tree.
 
     :param tree: build tree, for what it and those beside it measured before.
-    :param only: targets to count; all but ``without`` where there are none.
+    :param only: targets to count, less ``without``; all where there are none.
     """
     found, whose = surveyed.likely(tag, version, arch_list)
     own = surveyed.units_of(*surveyed.nearest(tag, version, arch_list)) or {}
-    asked = set(only) or set(own) - set(without)
+    asked = (set(only) or set(own)) - set(without)
     history = learned(tree / "units.jsonl") if tree else {}
     basis = f"the units of {whose}" if found else "nothing: no survey is here"
     basis += ", this tree's own figures" if history else ", costs.toml"

@@ -16,8 +16,8 @@ from packaging.version import Version
 from build_recipes.kit.data import write_atomic
 
 Units = Mapping[str, "tuple[str, ...] | None"]
-"""Target of a module to its units (`costs.unit_name`): none of them is 'CMake compiles nothing of it for that device', None
-is 'not known', because the tree that defines them was not at hand."""
+"""Target of a module to its units (`costs.unit_name`): none of them is 'CMake compiles nothing of it for that device',
+None is 'not known', because the tree that defines them was not at hand."""
 
 FILE = Path(__file__).with_name("surveyed.json.xz")
 MOST = 64 << 20
@@ -36,6 +36,11 @@ def units_of(tag: str, arch_list: str) -> Units | None:
         target: None if units is None else tuple(f"{target}/{unit}" for unit in units)
         for target, units in found.items()
     }
+
+
+def targets(tag: str) -> tuple[str, ...]:
+    """Targets of all modules of a tag, sorted; none where it was not surveyed on any device."""
+    return tuple(sorted({target for units in table().get(tag, {}).values() for target in units}))
 
 
 def nearest(tag: str, version: str, arch_list: str) -> tuple[str, str]:

@@ -108,19 +108,11 @@ def gather(plan: Plan, found: Makeup, missing: Collection[str]) -> Official | No
         if pin is None:
             return None
         rows = official.record(pin, downloads, offline=request.offline)
-        wanted = [name for name in rows if pinned and _takes(found.owner(name), name, missing, pin, plan)]
+        wanted = official.wanted(found, pin, rows, missing, plan.device.machine) if pinned else []
         return Official(pin, rows, official.take(pin, wanted, downloads, offline=request.offline))
     except ArmoryError as error:
         warn(f"the official wheel is not compared: {error.args[0]}")
         return None
-
-
-def _takes(owner: Module | None, name: str, missing: Collection[str], pin: OfficialPin, plan: Plan) -> bool:
-    if owner is None:
-        return False
-    if owner.kind is Kind.RUST:
-        return pin.machine == plan.device.machine
-    return not is_module(name) and any(tree in missing for tree in owner.trees)
 
 
 def complete(

@@ -13,7 +13,7 @@ import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,7 +22,7 @@ import git
 import msgspec
 import zstandard
 
-from build_recipes.formats.archive import Entry, entries
+from build_recipes.formats.archive import Entry, entries, unpack_sdist
 from build_recipes.formats.bounds import BUNDLE
 from build_recipes.kit.console import one_line
 from build_recipes.kit.data import Model, parse_toml
@@ -36,16 +36,22 @@ from build_recipes.kit.errors import (
     UnsafeArchive,
 )
 from build_recipes.kit.paths import Places
-from build_recipes.sources.download import fetch_files
+from build_recipes.sources import official
+from build_recipes.sources.download import fetch_files, path_of
 from build_recipes.sources.library import Library
 from build_recipes.sources.lockfile import FilePin, Lock, digest_of, lock_text
 from build_recipes.sources.mirrors import key
+from build_recipes.sources.modules import makeup
 from build_recipes.sources.remote import held
 from build_recipes.sources.repository import Repository, slug
 from build_recipes.sources.submodules import submodules_of
 from build_recipes.sources.wheel_members import member_files
 
 _ADVICE = "do not use this bundle; make it again with ./inv mirror --tag T --to BUNDLE"
+
+
+OFFICIAL = "the official wheel"
+"""What a bundle lacks where its list of members, or a file to take from it, could not be fetched."""
 
 
 class RepositoryEntry(Model, frozen=True):
@@ -65,7 +71,7 @@ class Contents(Model, frozen=True):
     files: list[str]
     """``<sha256>/<name>``"""
     missing: dict[str, str]
-    """Trees that could not be fetched when it was made, and why."""
+    """Trees that could not be fetched when it was made, and why; also `OFFICIAL`."""
 
 
 class Gathered(Model, frozen=True):
@@ -78,8 +84,17 @@ class Gathered(Model, frozen=True):
     missing: dict[str, str]
 
 
-def gather(lock: Lock, library: Library, places: Places, wheels: list[FilePin]) -> Gathered:
-    """Bring every source of a lock, and the given wheels, onto this machine; one that cannot be fetched is listed."""
+def gather(
+    lock: Lock,
+    library: Library,
+    places: Places,
+    wheels: list[FilePin],
+    machines: Iterable[str] = ("aarch64",),
+) -> Gathered:
+    """Bring every source of a lock, and the given wheels, onto this machine; one that cannot be fetched is listed.
+
+    :param machines: CPUs of the devices that are built for: what their wheels take from the official one is a source.
+    """
     pins = [*([lock.vllm.sdist] if lock.vllm.sdist else []), *wheels]
     paths = list(fetch_files(pins, places.downloads, offline=library.offline).values())
     commits: dict[str, list[tuple[Repository, str]]] = {}
@@ -102,8 +117,30 @@ def gather(lock: Lock, library: Library, places: Places, wheels: list[FilePin]) 
             continue
         for repository, commit in found:
             commits.setdefault(slug(repository.url), []).append((repository, commit))
+    try:
+        paths += _of_official(lock, library, places, missing, machines)
+    except (NetworkError, OfflineError) as error:
+        missing[OFFICIAL] = str(error.args[0])
     files = {f"{path.parent.name}/{path.name}": path for path in paths}
     return Gathered(files=files, commits=commits, missing=missing)
+
+
+def _of_official(
+    lock: Lock, library: Library, places: Places, missing: Collection[str], machines: Iterable[str]
+) -> list[Path]:
+    """The official wheel's RECORD, which a wheel is compared with, and its files that a build may take (`official`)."""
+    pins = {machine: pin for machine in machines if (pin := official.of(lock.official, machine)) is not None}
+    if lock.vllm.sdist is None or not pins:
+        return []
+    found: list[Path] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        tag = makeup(unpack_sdist(path_of(lock.vllm.sdist, places.downloads), Path(scratch) / "vllm"))
+    for machine, pin in pins.items():
+        rows = official.record(pin, places.downloads, offline=library.offline)
+        names = official.wanted(tag, pin, rows, missing, machine)
+        found += official.take(pin, names, places.downloads, offline=library.offline).values()
+        found.append(official.record_path(pin, places.downloads))
+    return found
 
 
 # -- packing -------------------------------------------------------------------------------------

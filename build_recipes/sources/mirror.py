@@ -47,7 +47,8 @@ def mirror(
     library = Library(places.git, configured_mirrors(mirrors), offline)
     console.step("mirror", f"the sources of vLLM {tag}")
     files = build_wheels(lock) if wheels else build_requirements(lock) if requirements else []
-    gathered = bundle.gather(lock, library, places, [pin for pin in files if pin.project not in leave_out])
+    files = [pin for pin in files if pin.project not in leave_out]
+    gathered = bundle.gather(lock, library, places, files, machines())
     for name, reason in gathered.missing.items():
         console.warn(f"{name} is not mirrored: {reason}")
     shown: dict[str, Any] = {
@@ -66,12 +67,17 @@ def mirror(
     return shown
 
 
+def machines() -> list[str]:
+    """CPUs of the devices that a build on this machine, or on one like it, may be for."""
+    return list(dict.fromkeys(["aarch64", platform.machine()]))
+
+
 def build_wheels(lock: Lock) -> list[FilePin]:
     """The wheels that a build on this machine, with this Python, for aarch64 or for itself needs."""
     here, python = platform.machine(), sys.version_info[:2]
     chosen: dict[str, FilePin] = {}
     for group in ("torch", "torch-deps", "cuda", "build"):
-        for machine in dict.fromkeys(["aarch64", here]):
+        for machine in machines():
             if group == "build" and machine != here:
                 continue
             for pin in pick_wheels(lock, group, machine=machine, python=python, glibc=NEWEST_GLIBC):

@@ -7,14 +7,15 @@ One hash in the lock, that of the wheel's RECORD, pins every member. Both are re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from build_recipes.formats.wheel import Recorded, parse_record
+from build_recipes.formats.wheel import Recorded, is_module, parse_record
 from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import HashMismatch, NotAWheel, OfflineError
 from build_recipes.sources import registry
 from build_recipes.sources.lockfile import FilePin, MemberPin, OfficialPin, WheelMembers, tags_for
+from build_recipes.sources.modules import Kind, Makeup
 from build_recipes.sources.resolve import NEWEST_GLIBC
 from build_recipes.sources.wheel_members import member_files, opened, record_of
 
@@ -38,7 +39,7 @@ def record(official: OfficialPin, downloads: Path, *, offline: bool = False) -> 
     :raises OfflineError: not in the cache, and the network is not to be used.
     :raises HashMismatch: it is not what the lock says.
     """
-    path = downloads / official.record / "RECORD"
+    path = record_path(official, downloads)
     if not path.is_file():
         if offline:
             raise OfflineError(
@@ -54,6 +55,33 @@ def record(official: OfficialPin, downloads: Path, *, offline: bool = False) -> 
             "run it again; if it stays, make the lock again and look at what moved",
         )
     return parse_record(content.decode("utf-8"), official.wheel.filename)
+
+
+def record_path(official: OfficialPin, downloads: Path) -> Path:
+    """Where the RECORD of an official wheel is kept in the cache."""
+    return downloads / official.record / "RECORD"
+
+
+def wanted(
+    found: Makeup, official: OfficialPin, rows: Iterable[str], missing: Collection[str], machine: str
+) -> list[str]:
+    """The members of an official wheel that may be taken where their own source cannot be had: they depend on no
+    device and no torch. That are Rust programs, and files that are no modules, of trees that are missing.
+
+    :param rows: names of its members.
+    :param missing: external trees that could not be fetched.
+    :param machine: CPU of the device; a program of another CPU is not taken.
+    """
+
+    def takes(name: str) -> bool:
+        owner = found.owner(name)
+        if owner is None:
+            return False
+        if owner.kind is Kind.RUST:
+            return official.machine == machine
+        return not is_module(name) and any(tree in missing for tree in owner.trees)
+
+    return [name for name in rows if takes(name)]
 
 
 def take(

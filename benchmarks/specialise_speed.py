@@ -3,9 +3,11 @@
     python benchmarks/specialise_speed.py [0.33.0] [--repeat 3] [--journal FOLDER/units.jsonl]
 
 Each measurement is a process of its own; CPU time is what counts on a shared machine. `bound` is what no way around
-can save: each member of the source inflated and hashed once (ISA-L), each byte of a changed module deflated once
-(zlib, level 6). `two devices` against `one device` shows what a second device costs. With --journal, how busy the
-ptxas phase of a run kept its cores: seconds with an image under way, of all seconds of all slots.
+can save: the source hashed, each of its members inflated and hashed once (ISA-L), and of the result each changed
+module packed once, and inflated and hashed once more for its audit. `peer` is what the standard library takes to unpack
+the source and to pack what a slim wheel keeps of it (the result's own members), with nothing chosen and nothing proved.
+`two devices` against `one device` shows what a second device costs. With --journal, how busy the ptxas phase of a run
+kept its cores: seconds with an image under way, of all seconds of all slots.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ import resource
 import sys
 import tempfile
 import time
-import zlib
+import zipfile
 from pathlib import Path
 
 CASES = {"one device": ["thor"], "two devices": ["thor", "spark"]}
 
 
-def one(what: str, source: str) -> dict[str, float]:
-    """One measurement in this process."""
+def one(what: str, source: str, made: str) -> dict[str, float]:
+    """One measurement in this process; the wheel for `CASES`' first device is left as ``made``."""
     from build_recipes.build.specialising import Asked, run
     from build_recipes.kit.paths import Places
     from build_recipes.specialise.wheel import Options
@@ -33,31 +35,49 @@ def one(what: str, source: str) -> dict[str, float]:
     here = Places.from_environment()
     with tempfile.TemporaryDirectory(dir=here.build) as folder:
         places = Places(here.cache, Path(folder) / "build", Path(folder) / "wheels")
+        if what == "peer":
+            with zipfile.ZipFile(made) as new:
+                new.extractall(Path(folder) / "new")
         started, cpu = time.monotonic(), time.process_time()
         if what == "bound":
-            bound(Path(source))
+            bound(Path(source), Path(made))
+        elif what == "peer":
+            peer(Path(source), Path(folder))
         else:
-            run(Asked(source, tuple(CASES[what]), Options(native=False)), places)
-        return {
-            "cpu_s": time.process_time() - cpu,
-            "wall_s": time.monotonic() - started,
-            "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
+            done = run(Asked(source, tuple(CASES[what]), Options(native=False)), places)
+        spent, wall = time.process_time() - cpu, time.monotonic() - started
+        if what in CASES:
+            done[0].wheel.replace(made)
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"cpu_s": spent, "wall_s": wall, "rss_mib": rss}
 
 
-def bound(source: Path) -> None:
-    """Inflate and hash every member; deflate what a slim wheel for `CASES`' first device changes."""
-    from build_recipes.formats.wheel import Wheel, is_module
+def bound(source: Path, made: Path) -> None:
+    """Hash, inflate and hash the source; pack what differs in the result; inflate and hash the result."""
+    from build_recipes.formats.deflate import Deflater
+    from build_recipes.formats.wheel import Wheel
+    from build_recipes.kit.hashing import file_sha256
 
-    with Wheel(source) as wheel:
-        for name in wheel.members:
-            packer, left = zlib.compressobj(6, zlib.DEFLATED, -15), 40_000_000 if is_module(name) else 0
-            digest = hashlib.sha256()
-            for piece in wheel.pieces(name):  # a changed module keeps 4 to 75 MB; the first 40 stand for it
+    file_sha256(source)
+    with Wheel(source) as old, Wheel(made) as new:
+        before, after = old.record(), new.record()
+        for name in old.members:
+            old.digest(name)
+        for name in new.members:
+            digest, packer = hashlib.sha256(), Deflater()
+            for piece in new.pieces(name):
                 digest.update(piece)
-                if left > 0:
-                    packer.compress(piece)
-                    left -= len(piece)
+                if name not in before or before[name].sha256 != after[name].sha256:
+                    list(packer.compress(piece))
+
+
+def peer(source: Path, folder: Path) -> None:
+    """Unpack the source with zipfile, and pack the result's members, which lie in ``new``."""
+    with zipfile.ZipFile(source) as old:
+        old.extractall(folder / "old")
+    with zipfile.ZipFile(folder / "new.whl", "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted((folder / "new").rglob("*")):
+            packed.write(path, path.relative_to(folder / "new"))
 
 
 def busy(journal: Path, cores: int) -> str:
@@ -73,8 +93,8 @@ def busy(journal: Path, cores: int) -> str:
 
 def main() -> None:
     """Measure and print."""
-    if len(sys.argv) == 4 and sys.argv[1] == "--one":
-        print(json.dumps(one(sys.argv[2], sys.argv[3])))
+    if len(sys.argv) == 5 and sys.argv[1] == "--one":
+        print(json.dumps(one(*sys.argv[2:])))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,22 +110,24 @@ def main() -> None:
 
     if asked.journal:
         print(busy(asked.journal, Host.this().cores))
-    wheel = official(asked.version, Places.from_environment())
-    best = {}
-    for what in ("bound", *CASES):
-        runs = [
-            json.loads(process.capture([sys.executable, __file__, "--one", what, str(wheel)]))
-            for _ in range(asked.repeat)
-        ]
-        best[what] = min(runs, key=lambda row: row["cpu_s"])
-        print(
-            f"{what:12} cpu {best[what]['cpu_s']:5.1f} s, wall {best[what]['wall_s']:6.1f} s,"
-            f" {max(row['rss_mib'] for row in runs):4.0f} MiB  (load {os.getloadavg()[0]:.0f})",
-            flush=True,
-        )
-    first, second = (best[what]["cpu_s"] for what in CASES)
-    ratio = first / best["bound"]["cpu_s"]
-    print(f"one device is {ratio:.2f} x the bound; a second one costs {second / first - 1:.2f} of the first")
+    here = Places.from_environment()
+    wheel, best = official(asked.version, here), {}
+    with tempfile.TemporaryDirectory(dir=here.build) as folder:
+        made = Path(folder) / f"vllm-{asked.version}-cp38-abi3-any.whl"
+        for what in (*CASES, "bound", "peer"):
+            words = [sys.executable, __file__, "--one", what, str(wheel), str(made)]
+            runs = [json.loads(process.capture(words)) for _ in range(asked.repeat)]
+            best[what] = min(runs, key=lambda row: row["cpu_s"])
+            print(
+                f"{what:12} cpu {best[what]['cpu_s']:5.1f} s, wall {best[what]['wall_s']:6.1f} s,"
+                f" {max(row['rss_mib'] for row in runs):4.0f} MiB  (load {os.getloadavg()[0]:.0f})",
+                flush=True,
+            )
+    first, second, least, other = (best[what]["cpu_s"] for what in (*CASES, "bound", "peer"))
+    print(
+        f"one device is {first / least:.2f} x the bound and {first / other:.2f} x the peer;"
+        f" a second one costs {second / first - 1:.2f} of the first"
+    )
 
 
 if __name__ == "__main__":

@@ -46,6 +46,16 @@ def test_a_wheel_that_keeps_its_promise_has_no_error(tmp_path: Path) -> None:
     assert audit.modules[0].torch_abi == "C++"
 
 
+def test_the_head_of_a_member_is_its_first_four_bytes(tmp_path: Path) -> None:
+    members = {"a": b"", "b": b"ab", "c": THOR, "d": bytes(range(256)) * 9000, "e": b"\x7fELF"}
+    path = make_wheel(tmp_path, members)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr("f", THOR)
+    with inflate.Archive(path) as wheel:
+        assert {name: wheel.head(name) for name in members} == {n: c[:4] for n, c in members.items()}
+        assert wheel.head("f") == b"\x7fELF"
+
+
 def test_an_empty_kernel_counts_as_absent(tmp_path: Path) -> None:
     audit = audit_wheel(thor_wheel(tmp_path), ["thor"], promise=promise())
     cache = audit.devices["thor"].families["cache"]

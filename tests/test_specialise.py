@@ -38,6 +38,7 @@ from build_recipes.formats.elf import Elf, mapped
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit.errors import ArmoryError, AuditFailed, Checkpointed, CouldNotCheck, ToolchainMismatch
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 from build_recipes.specialise import choose as choosing
 from build_recipes.specialise import shrink, toolkit, wheel
@@ -267,7 +268,7 @@ def make(
             if not (folder / "cache" / name).exists():
                 (folder / "cache" / name).symlink_to(shared)
     return wheel.specialise(
-        source, names, wheel.Options(native=not slim), places=places,
+        source, names, wheel.Options(native=not slim), digest=file_sha256(source), places=places,
         work=places.build / "work", assemble=never if slim else work,
     )  # fmt: skip
 

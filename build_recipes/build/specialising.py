@@ -54,10 +54,13 @@ def run(asked: Asked, places: Places) -> list[Result]:
             f"one wheel cannot serve {' and '.join(sorted(machines))}", "name devices of one CPU"
         )
     source = source_of(asked.source, places, machines.pop())
-    work = places.build / f"specialise-{file_sha256(source)[:16]}"
+    digest = file_sha256(source)
+    work = places.build / f"specialise-{digest[:16]}"
     make = functools.partial(assemble, cores=asked.jobs, time_box=asked.time_box)
     with tree_lock(work):
-        return specialise(source, names, asked.options, places=places, work=work, assemble=make)
+        return specialise(
+            source, names, asked.options, digest=digest, places=places, work=work, assemble=make
+        )
 
 
 def source_of(text: str, places: Places, machine: str) -> Path:

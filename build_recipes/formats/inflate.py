@@ -25,6 +25,8 @@ from build_recipes.kit.errors import DamagedArchive, UnsafeArchive
 LARGE = 32 << 20
 """A member of more bytes than this packs at most as well as `Bounds.ratio` says."""
 _PIECE = 1 << 17
+_HEAD = 1 << 9
+"""Bytes of a packed member in which its first ones mostly are."""
 _BLOCK = 4 << 20
 """Bytes that are inflated at once, however well they are packed."""
 
@@ -207,15 +209,15 @@ class Archive:
                 "fetch the wheel again and compare its SHA-256",
             )
 
-    def _plain(self, name: str, row: Row) -> Iterator[bytes]:
+    def _plain(self, name: str, row: Row, piece: int = _PIECE, most: int = _BLOCK) -> Iterator[bytes]:
         if not row.compress_type:
-            yield from self.packed(name)
+            yield from self.packed(name, piece)
             return
         inflater = _codec().decompressobj(-15)
         with reading(f"{one_line(name)} of {self.path.name}", self.damaged):
-            for block in self.packed(name):
+            for block in self.packed(name, piece):
                 while block:
-                    yield inflater.decompress(block, _BLOCK)
+                    yield inflater.decompress(block, most)
                     block = inflater.unconsumed_tail
             yield inflater.flush()
             if not inflater.eof or inflater.unused_data:
@@ -255,8 +257,13 @@ class Archive:
         return self._memory[:size]
 
     def head(self, name: str) -> bytes:
-        """A member's first four bytes."""
-        return next(iter(self.pieces(name)), b"")[:4]
+        """A member's first four bytes; no more of it is inflated."""
+        found = b""
+        for plain in self._plain(name, self.members[name], _HEAD, 4):
+            found += plain
+            if len(found) >= 4:
+                break
+        return found[:4]
 
     def digest(self, name: str) -> bytes:
         """SHA-256 of a member; memory is a piece's size."""

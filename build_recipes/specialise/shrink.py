@@ -26,7 +26,7 @@ WRAPPER = struct.Struct("<IIQQ")
 WRAPPER_MAGIC = 0x466243B1
 _MOST_ALIGN = 256
 """Bytes; what nvcc 13 asks for at most (read from vLLM's wheels: 256; without compression: 8)."""
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 _ALLOC = 2
 
 

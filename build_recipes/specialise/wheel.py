@@ -83,10 +83,18 @@ class Result:
 
 
 def specialise(
-    source: Path, names: Sequence[str], options: Options, *, places: Places, work: Path, assemble: Assemble
+    source: Path,
+    names: Sequence[str],
+    options: Options,
+    *,
+    digest: str,
+    places: Places,
+    work: Path,
+    assemble: Assemble,
 ) -> list[Result]:
     """Make one wheel for each device, and put them into wheels/.
 
+    :param digest: SHA-256 of the source, in hex.
     :param work: a folder for this wheel alone; images that a stopped run has made are found again.
     :param assemble: makes the images that are not in the cache; may stop with `Checkpointed`.
     :raises AuditFailed: the source is damaged or cannot be used on a device, or a result lost something.
@@ -94,7 +102,6 @@ def specialise(
     :raises ToolchainMismatch: its PTX needs a ptxas that is not known.
     """
     names = list(dict.fromkeys(map(canonical, names)))
-    digest = file_sha256(source)
     store = Store(places.cache, work)
     remove_tree(work / "modules")
     with modules.Unpacking(source, work / "modules") as wheel:

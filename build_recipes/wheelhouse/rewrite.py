@@ -27,6 +27,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from build_recipes.formats.deflate import Deflater
 from build_recipes.formats.wheel import Recorded, Wheel, is_module
 from build_recipes.kit.console import counted
 from build_recipes.kit.errors import NotWritable, PackageFailed, UsageError
@@ -204,14 +205,14 @@ class _Writer:
     def _add_file(self, name: str, path: Path) -> None:
         """Pack a file in pieces; its header is written last, in the place that was left for it."""
         start, digest, crc, size = self.position, hashlib.sha256(), 0, 0
-        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        packer = Deflater()
         body = start + _LOCAL.size + len(name.encode())
         self.stream.seek(body)
         with path.open("rb") as source:
             while piece := source.read(_PIECE):
                 digest.update(piece)
                 crc, size = zlib.crc32(piece, crc), size + len(piece)
-                self.stream.write(packer.compress(piece))
+                self.stream.writelines(packer.compress(piece))
         self.stream.write(packer.flush())
         packed = self.stream.tell() - body
         mode = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16

@@ -2,16 +2,20 @@
 
     python tests/crash/tear.py FOLDER [SEED [CLASSES [WAYS]]]
 
-FOLDER gets a cache, build trees and wheels of its own (its cache's ``downloads`` may be a link to a filled one). The
-first build is the reference. Each round tears the files of one class in one way, keeps their times, takes the wheel
-away and types the same command again. A round is right when the command ends with 0 and the wheel has the members of
-the reference, byte for byte; anything else is printed in full. One line a round goes to stdout. CLASSES is a regular
-expression on the names of classes, WAYS how many of the four ways each class is torn in (they take turns).
+FOLDER gets a cache, build trees and wheels of its own (its cache's ``downloads`` and ``toolkits`` may be links to
+filled ones). The first build is the reference. Each round tears the files of one class of each stage in one way, keeps
+their times, takes the wheel away and types the same command again. (Never two classes of one stage: what is made again
+for the one would hide the other.) A round is right when the command ends with 0 and the wheel has the members of the
+reference, byte for byte; else what was said is printed in full, and each of its classes is torn alone. One line a round
+goes to stdout, with all that the command said was made again. CLASSES is a regular expression on the names of classes,
+WAYS how many of the four ways each class is torn in (they take turns).
 """
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import itertools
 import os
 import random
 import re
@@ -20,12 +24,18 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-WAYS = ("empty", "half", "flipped", "removed")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from build_recipes.kit import evidence
+
 PROJECT = Path(__file__).resolve().parents[2]
+WAYS = ("empty", "half", "flipped", "removed")
 COMMAND = ["./inv", "build", "--tag", "v0.12.0", "--device", "thor", "--smoke"]
+PUBLISHED = "wheels/"
 MOST = 40
 """Files of one class that are torn in one round; the others are left for another seed."""
 
@@ -107,43 +117,83 @@ def build(folder: Path) -> tuple[int, str, float]:
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
 
 
+def rooms(tree: Path) -> dict[str, str]:
+    """File to the stage that answers for it: in whose manifest it is, or whose record it is."""
+    found = {
+        name: place.name.removesuffix(".files.json")
+        for place in tree.glob("stages/*.files.json")
+        if (kept := evidence.load(place))
+        for name in (*kept.files, *kept.links)
+    }
+    return found | {f"stages/{path.name}": path.name.partition(".")[0] for path in tree.glob("stages/*")}
+
+
+Class = tuple[str, list[Path]]
+
+
+def rounds(found: Sequence[Class], tree: Path) -> Iterator[list[Class]]:
+    """Classes that are torn together: one of each stage; what no stage answers for (compile, package) is one more."""
+    stage, queues = rooms(tree), collections.defaultdict[str, list[Class]](list)
+    for name, paths in found:
+        queues[stage.get(os.path.relpath(paths[0], tree), "")].append((name, paths))
+    for row in itertools.zip_longest(*queues.values()):
+        yield [one for one in row if one]
+
+
+@dataclass
+class Run:
+    """The folder, what its wheel must be, and what was tried."""
+
+    folder: Path
+    reference: dict[str, str]
+    states: int = 0
+    wrong: int = 0
+
+    def round(self, torn: list[Class], way: str) -> bool:
+        """Tear classes, build, compare, tell."""
+        wheels, name = self.folder / "wheels", ", ".join(name for name, _ in torn)
+        count = sum(tear(path, way) for _, paths in torn for path in paths if path.exists())
+        if name != PUBLISHED:
+            for path in wheels.glob("*.whl"):
+                path.unlink()
+        code, said, seconds = build(self.folder)
+        try:
+            same = code == 0 and members(wheels) == self.reference
+        except (ValueError, OSError, zipfile.BadZipFile):
+            same = False
+        self.states, self.wrong = self.states + count, self.wrong + (not same)
+        again = [line.split("warning", 1)[-1].strip() for line in said.splitlines() if "made again" in line]
+        print(f"{'ok ' if same else 'BAD'} {name} {way} ({count} files) {seconds:.0f} s", flush=True)
+        for line in again:
+            print(f"      {line[:140]}", flush=True)
+        if not same:
+            print(f"--- exit {code}\n{said[-3000:]}\n---", flush=True)
+        return same
+
+
 def main() -> int:
     folder, seed = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    only = re.compile(sys.argv[3]) if len(sys.argv) > 3 else None
+    only = re.compile(sys.argv[3] if len(sys.argv) > 3 else "")
     ways = int(sys.argv[4]) if len(sys.argv) > 4 else len(WAYS)
-    choice = random.Random(seed)
     tree, wheels = folder / "build/v0.12.0-thor-smoke", folder / "wheels"
     code, said, seconds = build(folder)
     if code:
         print(said)
         return 1
-    reference, states, wrong = members(wheels), 0, 0
-    print(f"reference: {len(reference)} members, {seconds:.0f} s", flush=True)
-    published = sorted(path for path in wheels.iterdir() if path.is_file())
-    for number, (name, paths) in enumerate([*classes(tree, choice), ("wheels/", published)]):
-        if only and not only.search(name):
-            continue
-        for turn in range(ways):
+    run = Run(folder, members(wheels))
+    print(f"reference: {len(run.reference)} members, {seconds:.0f} s", flush=True)
+    found = [(name, paths) for name, paths in classes(tree, random.Random(seed)) if only.search(name)]
+    together = list(rounds(found, tree))
+    if only.search(PUBLISHED):
+        together.append([(PUBLISHED, sorted(path for path in wheels.iterdir() if path.is_file()))])
+    for turn in range(ways):
+        for number, torn in enumerate(together):
             way = WAYS[(number + turn) % len(WAYS)]
-            torn = [path for path in paths if path.exists() and tear(path, way)]
-            if name != "wheels/":
-                for path in wheels.glob("*.whl"):
-                    path.unlink()
-            code, said, seconds = build(folder)
-            try:
-                same = code == 0 and members(wheels) == reference
-            except (ValueError, OSError):
-                same = False
-            states, wrong = states + len(torn), wrong + (not same)
-            again = next((line.strip() for line in said.splitlines() if "made again" in line), "")
-            print(
-                f"{'ok ' if same else 'BAD'} {name} {way} ({len(torn)} files) {seconds:.0f} s  {again[:140]}",
-                flush=True,
-            )
-            if not same:
-                print(f"--- exit {code}\n{said[-3000:]}\n---", flush=True)
-    print(f"{states} torn states, {wrong} rounds wrong or stuck")
-    return 1 if wrong else 0
+            if not run.round(torn, way) and len(torn) > 1:
+                for one in torn:
+                    run.round([one], way)
+    print(f"{len(found)} classes, {run.states} torn states, {run.wrong} rounds wrong or stuck")
+    return 1 if run.wrong else 0
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from build_recipes.build.disk import told_when_full
 from build_recipes.build.stages import record
 from build_recipes.build.stages.provision import _into_tree
 from build_recipes.formats.archive import unpack_sdist
-from build_recipes.kit.errors import NotEnoughDisk, UsageError, disk_is_full
+from build_recipes.kit.errors import NotEnoughDisk, UsageError
 from build_recipes.kit.once import filled, stands
 from build_recipes.kit.paths import Places
+from build_recipes.kit.system_errors import disk_is_full
 from build_recipes.toolchain.unpack import unpack_wheel
 from build_recipes.wheelhouse.index import write_index
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from build_recipes.build.plan import TOOLKIT_GLIBC, Plan
 from build_recipes.kit.console import say, size, warn
 from build_recipes.kit.data import Model, load_toml
-from build_recipes.kit.errors import ArmoryError, NotEnoughDisk, disk_is_full
+from build_recipes.kit.errors import ArmoryError, NotEnoughDisk
 from build_recipes.kit.host import existing, free_disk
 from build_recipes.kit.once import remove_tree
+from build_recipes.kit.system_errors import disk_is_full
 from build_recipes.sources.lockfile import FilePin, pick_wheels
 from build_recipes.toolchain.cuda import system_toolkits
 from build_recipes.toolchain.unpack import digest_of

@@ -17,7 +17,8 @@ def door(json: bool = False) -> Iterator[None]:
     :param json: a failure, too, is one JSON document on stdout, where the command had not printed its own.
     """
     from build_recipes.kit import console, heartbeat
-    from build_recipes.kit.errors import ArmoryError, of_system
+    from build_recipes.kit.errors import ArmoryError
+    from build_recipes.kit.system_errors import of_system
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is stopped like Ctrl-C

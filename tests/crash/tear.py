@@ -3,12 +3,11 @@
     python tests/crash/tear.py FOLDER [SEED [CLASSES [WAYS]]]
 
 FOLDER gets a cache, build trees and wheels of its own (its cache's ``downloads`` and ``toolkits`` may be links to
-filled ones). The first build is the reference. Each round tears the files of one class of each stage in one way, keeps
-their times, takes the wheel away and types the same command again. (Never two classes of one stage: what is made again
-for the one would hide the other.) A round is right when the command ends with 0 and the wheel has the members of the
-reference, byte for byte; else what was said is printed in full, and each of its classes is torn alone. One line a round
-goes to stdout, with all that the command said was made again. CLASSES is a regular expression on the names of classes,
-WAYS how many of the four ways each class is torn in (they take turns).
+filled ones). The first build is the reference. Each round tears the files of a few classes in one way (`rounds`),
+keeps their times, takes the wheel away and types the same command again. A round is right when the command ends with 0
+and the wheel has the members of the reference, byte for byte; else what was said is printed in full, and each of its
+classes is torn alone. One line a round goes to stdout, with all that the command said was made again. CLASSES is a
+regular expression on the names of classes, WAYS how many of the four ways each class is torn in (they take turns).
 """
 
 from __future__ import annotations
@@ -132,12 +131,18 @@ Class = tuple[str, list[Path]]
 
 
 def rounds(found: Sequence[Class], tree: Path) -> Iterator[list[Class]]:
-    """Classes that are torn together: one of each stage; what no stage answers for (compile, package) is one more."""
+    """Classes that are torn together, so that none is made again only because another one is.
+
+    Never two of one stage, and none of configure (which is done again after sources and environment) with those.
+    """
     stage, queues = rooms(tree), collections.defaultdict[str, list[Class]](list)
     for name, paths in found:
         queues[stage.get(os.path.relpath(paths[0], tree), "")].append((name, paths))
-    for row in itertools.zip_longest(*queues.values()):
-        yield [one for one in row if one]
+    later = queues.pop("", [])
+    first = list(itertools.zip_longest(*(row for name, row in queues.items() if name != "configure")))
+    second = [(one,) for one in queues.get("configure", [])]
+    for row in itertools.zip_longest([*second, *first], later, fillvalue=()):
+        yield [one for one in (*row[0], *row[1:]) if one]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from build_recipes.kit import process
 from build_recipes.kit.paths import Places
+from build_recipes.verify import packages
 from build_recipes.verify.check import Checker
 from build_recipes.verify.judge import matrix
 from build_recipes.verify.read import releases
@@ -53,9 +54,12 @@ os._exit(0)
 
 def questions(places: Places) -> list[tuple[str, str]]:
     """Every ``(module, name)`` that any vllm-omni release imports."""
-    found = set()
+    found: set[tuple[str, str]] = set()
+    omni = packages.named("vllm-omni")
     for published in releases.listing(OMNI, places).releases:
-        found.update((module, name) for kind, module, name in matrix._ask(places, published) if kind == "n")
+        found.update(
+            (module, name) for kind, module, name in matrix._ask(places, published, omni) if kind == "n"
+        )
     return sorted(found)
 
 

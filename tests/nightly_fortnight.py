@@ -29,7 +29,7 @@ from build_recipes.kit.errors import ArmoryError, HashMismatch
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import remove_tree
 from build_recipes.nightly import feed, night
-from build_recipes.nightly.night import Options
+from build_recipes.nightly.options import Options
 from build_recipes.nightly.store import Store
 from build_recipes.wheelhouse.rewrite import Edits, rewrite
 

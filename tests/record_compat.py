@@ -17,7 +17,8 @@ from pathlib import Path
 
 from build_recipes.kit import process
 from build_recipes.kit.errors import CouldNotCheck, OmniBreaks
-from build_recipes.verify.command import Options, verify
+from build_recipes.verify.command import verify
+from build_recipes.verify.options import Options
 
 DATA = Path(__file__).parent / "data" / "compat" / "imports"
 _VERSIONS = "from importlib.metadata import version as v; print(v('torch'), v('transformers'), v('pydantic'))"

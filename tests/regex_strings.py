@@ -22,7 +22,7 @@ _OF_CATEGORY = {
 
 def branches(regex: str) -> list[list[str]]:
     """For each alternative at the outermost level, the strings of it that match the whole regex."""
-    parsed = list(parser.parse(regex))
+    parsed: Any = parser.parse(regex)
     pattern = re.compile(regex)
     if len(parsed) == 1 and parsed[0][0] is constants.BRANCH:
         groups = [list(_of(branch)) for branch in parsed[0][1][1]]

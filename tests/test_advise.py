@@ -8,8 +8,8 @@ import pytest
 from wheel_maker import DATA, make_wheel, thor_wheel
 
 from build_recipes.audit import subject
-from build_recipes.build import advise as advising
 from build_recipes.build.advise import advise
+from build_recipes.facts import device as device_table
 from build_recipes.kit.errors import NotAWheel, UnknownDevice, UnknownTag, UsageError
 from build_recipes.kit.paths import Places
 
@@ -81,6 +81,6 @@ def test_what_cannot_be_advised(places: Places, monkeypatch: pytest.MonkeyPatch)
         advise("v0.12.0", "toaster", places)
     with pytest.raises(UnknownTag):
         advise("main", "thor", places)
-    monkeypatch.setattr(advising.device_table, "detect", lambda: None)
+    monkeypatch.setattr(device_table, "detect", lambda: None)
     with pytest.raises(UsageError, match="not a supported device"):
         advise("v0.12.0", "", places)

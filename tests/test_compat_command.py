@@ -23,7 +23,8 @@ from build_recipes.kit.errors import (
 )
 from build_recipes.kit.paths import Places
 from build_recipes.verify.check import Checker, default_tag
-from build_recipes.verify.command import Options, verify
+from build_recipes.verify.command import verify
+from build_recipes.verify.options import Options
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.store import Store
 from build_recipes.verify.read.tree import VLLM, open_tree
@@ -192,7 +193,8 @@ def test_versions_that_do_not_exist(places: Places, omni: Path) -> None:
         checker = Checker(places)
         checker.release("vllm_omni", "0.15.0")
     assert caught.value.exit_code == 63
-    assert releases.listing("vllm", places).get("v0.14.1").version == "0.14.1"
+    found = releases.listing("vllm", places).get("v0.14.1")
+    assert found and found.version == "0.14.1"
 
 
 def test_an_index_that_cannot_be_reached(places: Places, omni: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_time_is_limited(tmp_path: Path) -> None:
 
 def test_an_environment_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(CouldNotCheck, match="cannot be run"):
-        import_all(Job("run", tmp_path / "bin" / "python", [], ["x"], [], "", "vllm_omni", tmp_path, 5))
+        import_all(Job("run", tmp_path / "bin" / "python", [], ["x"], [], {}, "vllm_omni", tmp_path, 5))
 
 
 def test_what_differs_between_static_and_real(tmp_path: Path) -> None:

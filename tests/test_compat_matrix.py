@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from build_recipes.kit.paths import Places
 from build_recipes.verify.check import Asked, Checker
 from build_recipes.verify.judge import matrix, suggest
 from build_recipes.verify.read import releases
+from build_recipes.verify.read.tree import Tree, open_tree
 from build_recipes.verify.show import heatmap
 from build_recipes.verify.show.documents import Pairs
 from build_recipes.verify.show.page import page
@@ -133,11 +135,13 @@ def test_a_new_release_costs_one_row(published: Places, monkeypatch: pytest.Monk
     known = releases.listing("vllm-omni", published).releases
     new = _release(published, "vllm_omni", "1.3", {"__init__.py": "from vllm.config import Newest"})
     _listing(published, "vllm_omni", [*known, new])
-    opened = []
-    real = matrix.open_tree
-    monkeypatch.setattr(
-        matrix, "open_tree", lambda path, *rest: opened.append(path.name) or real(path, *rest)
-    )
+    opened: list[str] = []
+
+    def seen(path: Path, *rest: Any) -> Tree:
+        opened.append(path.name)
+        return open_tree(path, *rest)
+
+    monkeypatch.setattr(matrix, "open_tree", seen)
     found = matrix.compute(published, workers=1)
     assert _numbers(found) == {**EXPECTED, "1.3": [1, 1, 1, 0]}
     assert [name for name in opened if name.startswith("vllm_omni")] == [new.filename] * 2
@@ -165,7 +169,7 @@ def test_a_release_that_cannot_be_read_is_named(published: Places) -> None:
 def test_the_page_holds_every_break(published: Places) -> None:
     found = matrix.compute(published, workers=1)
     text = page(found)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     cell = data["cells"]["1.0rc1 1.2.0"]
     assert [[data["texts"][i] for i in row] for row in cell] == [
         [

@@ -442,9 +442,11 @@ def test_as_python_says(tmp_path: Path, name: str) -> None:
     wrong = []
     for module in modules:
         player = Player(Resolver(left), left.summaries(), Resolver(right))
-        raised = with_room(
-            lambda player=player, module=module: player.import_module(OMNI) or player.import_module(module)
-        )
+
+        def both(player: Player = player, module: str = module) -> object:
+            return player.import_module(OMNI) or player.import_module(module)
+
+        raised = with_room(both)
         if bool(raised) != bool(real[module]):
             wrong.append(f"{module}: told {raised}, Python says {real[module] or 'fine'}")
     assert not wrong, "\n".join(wrong)

@@ -299,7 +299,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(bench: Bench, 
     tree = open_tree(path, "vllm_omni", bench.store)
     report = judge(tree, bench.tree("vllm", {}))
     assert [b.name for b in report.breaks] == ["lost", "gone"]
-    problems = {w.file: w.guard for w in report.warnings if w.kind == "unreadable"}
+    problems = {w.file: w.guard or "" for w in report.warnings if w.kind == "unreadable"}
     assert problems["vllm_omni/bad.py"].startswith("does not parse")
     assert problems["vllm_omni/latin.py"].startswith("is not UTF-8")
     assert "10 MB" in problems["vllm_omni/long.py"]

@@ -17,7 +17,8 @@ import pytest
 from build_recipes.kit.paths import Places
 from build_recipes.verify import packages
 from build_recipes.verify.check import Checker
-from build_recipes.verify.judge.resolve import MISSING, NONE, Resolver
+from build_recipes.verify.judge.answers import NONE
+from build_recipes.verify.judge.resolve import MISSING, Resolver
 from build_recipes.verify.read.tree import OMNI, VLLM
 
 DATA = Path(__file__).parent / "data" / "compat"

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,12 @@ from build_recipes.toolchain.compilers import Compiler, Wanted, advice, choose, 
 CROSS = "aarch64-linux-gnu-"
 
 
+Machine = Callable[..., None]
+"""Gives a machine these compilers: name to version."""
+
+
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine that has only the compilers it is given: name to version."""
 
     def give(**programs: str) -> None:
@@ -87,8 +92,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def test_only_what_the_device_compiles_asks_for_its_compiler(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, machine
-) -> None:  # type: ignore[no-untyped-def]
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, machine: Machine
+) -> None:
     machine(**{f"{CROSS}gX": "12.2.0"})
     units = {"_deep_gemm_C": [], "_deepselect_C": [], "_C": ["a.cu.o"]}
     monkeypatch.setattr(surveyed, "table", lambda: {"v0.31.0": {"11.0": units}})

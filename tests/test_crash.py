@@ -28,6 +28,7 @@ from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.once import filled, replaced, stands
 from build_recipes.kit.paths import Places
 from build_recipes.sources.fetch import Fetched
+from build_recipes.toolchain import ccache
 
 SOURCES = {
     "CMakeLists.txt": """cmake_minimum_required(VERSION 3.26)
@@ -88,7 +89,7 @@ class Small:
 @pytest.fixture
 def small(places: Places, monkeypatch: pytest.MonkeyPatch) -> Small:
     plan = plan_of(places)
-    monkeypatch.setattr(configuring.ccache, "launcher", lambda choice: [])
+    monkeypatch.setattr(ccache, "launcher", lambda choice: [])
     return Small(plan)
 
 
@@ -154,7 +155,12 @@ def test_evidence_survives_a_copy_of_the_tree_and_a_reboot(
     assert evidence.damaged(tmp_path, kept) == []
     monkeypatch.setattr(evidence, "boot_id", lambda: "another boot")
     read: list[Path] = []
-    monkeypatch.setattr(evidence, "file_sha256", lambda path: read.append(path) or file_sha256(path))
+
+    def seen(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(evidence, "file_sha256", seen)
     assert evidence.damaged(tmp_path, kept) == [] and len(read) == 1, "after a reboot the content is hashed"
     assert evidence.damaged(tmp_path, kept) == [] and len(read) == 1, "and then not again"
     tear(tmp_path / "a/x", "flipped")

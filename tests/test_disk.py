@@ -185,7 +185,7 @@ def tree(places: Places, name: str, days: float) -> Path:
 
 
 def clean_up(*words: str) -> tuple[int, str]:
-    command = [Path(sys.executable).with_name("invoke"), "clean", *words]
+    command = [str(Path(sys.executable).with_name("invoke")), "clean", *words]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent
     )

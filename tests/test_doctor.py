@@ -220,7 +220,7 @@ def faults() -> Iterator[Machine]:
         {"toolkits": (), "triton": Triton("3.6.0", "12.9")},
         {"toolkits": (Toolkit("/usr/local/cuda-13.2", "13.2.20"),)},
     ):  # fmt: skip
-        yield dataclasses.replace(FIT, **change)  # type: ignore[arg-type]
+        yield dataclasses.replace(FIT, **change)
     for folder in sorted(SNAPSHOTS.iterdir()):
         if folder.is_dir():
             yield read_machine(folder)

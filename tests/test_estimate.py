@@ -18,7 +18,7 @@ MLA, BINDINGS = "_C/csrc/attention/mla/sm100_cutlass_mla_kernel.cu.o", "_C/csrc/
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> surveyed.Table:
-    rows = {
+    rows: surveyed.Table = {
         "v0.12.0": {"11.0": {"_C": [MLA[3:], BINDINGS[3:]], "_flashmla_C": []}},
         "v0.20.0": {"11.0": {"_C": [MLA[3:]], "_fa": None}, "9.0": {"_C": [BINDINGS[3:]]}},
     }

@@ -15,9 +15,10 @@ from wheel_maker import DATA, make_wheel, thor_wheel
 import tasks
 from build_recipes.audit import coverage as verdict
 from build_recipes.audit import render
-from build_recipes.audit.audit import Audit, Promise, audit_wheel
+from build_recipes.audit.audit import Audit, audit_wheel
 from build_recipes.audit.compare import compare
 from build_recipes.audit.installed import Installed
+from build_recipes.audit.promise import Promise
 from build_recipes.audit.scan import Target
 from build_recipes.formats import inflate
 from build_recipes.formats.elf import Elf

@@ -159,10 +159,8 @@ def test_a_configured_tree_says_what_is_made_for_the_device(tmp_path: Path) -> N
         check=True,
         capture_output=True,
     )
-    kernel = {"trees": (), "where": "", "optional": False, "kind": Kind.KERNEL}
-    modules = [
-        Module(name=f"vllm.{name}", **kernel) for name in ("host", "custom", "empty", "files_only", "other")
-    ]
+    hosts = ("host", "custom", "empty", "files_only", "other")
+    modules = [Module(f"vllm.{name}", Kind.KERNEL, (), "", False) for name in hosts]
     modules.append(Module("vllm.copied", Kind.COPIED, (), "", True))
     modules.append(Module("vllm.gone", Kind.COPIED, ("tree",), "", True))
     (folder / "build.ninja").open("a").write("build gone: phony custom\n")

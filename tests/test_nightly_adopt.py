@@ -17,6 +17,7 @@ from build_recipes.kit.paths import Places
 from build_recipes.nightly.adopt import adopt, report
 from build_recipes.nightly.adopt.command import keep_changes
 from build_recipes.nightly.adopt.propose import propose
+from build_recipes.sources import registry
 from build_recipes.sources.modules import makeup
 
 PACKED = Path(__file__).parent / "data/cmake/sdists-0.11.1-0.33.0.tar.xz"
@@ -74,7 +75,7 @@ def test_companions_that_do_not_run_are_told_once_with_their_devices() -> None:
 
 def test_newest_is_what_has_no_lock_and_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ["0.32.0", "0.33.0", "99.1.0", "99.0.0", "99.2.0rc1"]
-    monkeypatch.setattr(adopt.registry, "releases", lambda name, kinds=(): known)
+    monkeypatch.setattr(registry, "releases", lambda name, kinds=(): known)
     assert adopt.newest() == ["v99.0.0", "v99.1.0"]
 
 

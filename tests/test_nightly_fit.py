@@ -23,7 +23,8 @@ from build_recipes.nightly import compiler_cache, matrix
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly.config import Config
 from build_recipes.nightly.fit import judge, units_of
-from build_recipes.nightly.night import Options, as_matrix, merge_cache, open_store, show_matrix
+from build_recipes.nightly.night import as_matrix, merge_cache, open_store, show_matrix
+from build_recipes.nightly.options import Options
 
 NIGHT = configuration.load(configuration.find("nightly"))
 ARM64 = next(one for one in NIGHT.runner if one.name == "arm64")

@@ -36,7 +36,7 @@ WIDTHS = (390, 1280)
 WHEELS = "https://example.org/w/"
 
 
-def drawing(**more: str) -> Drawing:
+def drawing(**more: Any) -> Drawing:
     return Drawing(nightly_history.NOW, **more)
 
 
@@ -302,7 +302,7 @@ def browser() -> Iterator[Any]:
     program, environment = chromium()
     with sync_playwright() as driver:
         opened = driver.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"], env=environment or None
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"], env={**environment} or None
         )
         yield opened
         opened.close()

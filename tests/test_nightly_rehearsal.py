@@ -182,10 +182,17 @@ def test_two_nights_with_a_skip_a_failure_a_main_and_a_release(tmp_path: Path) -
         assert sums.count(".whl\n") == 2, "the first night's wheel is still there"
         assert fake.git("rev-parse", "nightly") == fake.git("rev-parse", "HEAD")
         uv = Path(sys.executable).with_name("uv")
-        target = ["--target", tmp_path / "installed", "--python", sys.executable, "--no-deps", "--no-cache"]
+        target = [
+            "--target",
+            str(tmp_path / "installed"),
+            "--python",
+            sys.executable,
+            "--no-deps",
+            "--no-cache",
+        ]
         page = f"{fake.address}/pages/thor/simple/"
         words = [
-            uv,
+            str(uv),
             "pip",
             "install",
             *target,

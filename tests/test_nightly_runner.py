@@ -20,6 +20,7 @@ from build_recipes.kit.paths import PROJECT, Places
 from build_recipes.nightly import config as configuration
 from build_recipes.nightly import events, feed, leash, matrix, runner, sharing, steps
 from build_recipes.nightly.extract import extract
+from build_recipes.nightly.jobs import Job
 from build_recipes.nightly.night import open_store
 from build_recipes.nightly.page.view import fold
 
@@ -57,9 +58,7 @@ def written(folder: Path, *commands: str, gate: bool = True, tags: str = '["v0.1
     return path
 
 
-def a_night(
-    places: Places, path: Path, deadline: float | None = None
-) -> tuple[runner.Night, list[matrix.Job]]:
+def a_night(places: Places, path: Path, deadline: float | None = None) -> tuple[runner.Night, list[Job]]:
     config, store = configuration.load(path), open_store(places)
     jobs = matrix.resolve(config, places, store, here=True, offline=True)
     return runner.Night(config, places, store, sharing.choose({}), deadline), jobs

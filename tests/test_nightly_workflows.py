@@ -146,7 +146,7 @@ def test_zizmor_finds_nothing_and_would_find_something(tmp_path: Path) -> None:
     zizmor = Path(sys.executable).with_name("zizmor")
     if not zizmor.exists():
         raise MissingPackages("no zizmor in the environment", "uv sync (it is in the dev group)")
-    words = [zizmor, "--offline", "--no-progress", "--persona", "auditor"]
+    words: list[str | Path] = [zizmor, "--offline", "--no-progress", "--persona", "auditor"]
     done = subprocess.run([*words, *WORKFLOWS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     broken = tmp_path / ".github/workflows/broken.yml"

@@ -16,7 +16,7 @@ import setuptools_scm
 from packaging.version import Version
 from untar import untar
 
-from build_recipes.build.plan import make_plan
+from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
 from build_recipes.kit import paths
 from build_recipes.kit.data import write_atomic
@@ -71,8 +71,8 @@ def repository(tree: Path) -> Path:
     return tree
 
 
-def plan_of(places: Places, **words: str):  # type: ignore[no-untyped-def]
-    return make_plan(Request(device="thor", **{"tag": "", **words}), places)
+def plan_of(places: Places, tag: str = "", source: str = "sdist") -> Plan:
+    return make_plan(Request(device="thor", tag=tag, source=source), places)
 
 
 def test_a_folder_has_its_own_version_and_name_and_the_release_lock_stays(places: Places, tree: Path) -> None:

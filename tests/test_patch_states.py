@@ -109,7 +109,9 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def cells(monkeypatch: pytest.MonkeyPatch, home: Path, text: str, good: str, version: str) -> dict[str, str]:
+def cells(
+    monkeypatch: pytest.MonkeyPatch, home: Path, text: str, good: str, version: str
+) -> dict[str, states.State]:
     """States by patch, on a vllm tree with one file; the intent is that the file holds ``good``."""
     tree = home.parent / "vllm"
     tree.mkdir(exist_ok=True)

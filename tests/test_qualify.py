@@ -191,7 +191,7 @@ def under(tmp_path: Path) -> Path:
     """A Python with a package named torch, as a board's own Python has one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "base")], check=True)
     python = tmp_path / "base/bin/python3"
-    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(ask, check=True, text=True, capture_output=True).stdout.strip())
     (site / "torch/lib").mkdir(parents=True)
     (site / "torch/__init__.py").write_text("__version__ = '2.11.0'\n")
@@ -242,12 +242,13 @@ def test_a_wheel_for_another_machine_is_read_and_nothing_is_said_to_have_run(tmp
 def test_bad_input_is_said_plainly(tmp_path: Path) -> None:
     other = make_wheel(tmp_path, {"numpy/__init__.py": b""}, project="numpy", tag="py3-none-any")
     plain = make_wheel(tmp_path, {"vllm/__init__.py": b""}, tag="py3-none-any")
-    for words, said in [
+    cases: list[tuple[list[str | Path], str]] = [
         ([other], "is a wheel of numpy"),
         ([tmp_path / "gone.whl"], "gone.whl"),
         ([plain, "--tiers", "9"], "there is no tier 9"),
         ([plain, "--device", "toaster"], "toaster"),
-    ]:
+    ]
+    for words, said in cases:
         done = qualify(*words, wheels=tmp_path)
         assert done.returncode not in (0, 1), done.stderr
         assert said in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from build_recipes.audit.closure import Listed, close
 from build_recipes.build.registrations import declared, of_graph
@@ -74,7 +75,8 @@ def test_a_module_may_find_the_cpp_runtime_through_a_library_that_it_names() -> 
     """As the official spinloop of 0.22.0 does: it names libtorch, and libtorch names libstdc++."""
 
     class Linked:
-        soname, needed, version_needs = "", ("libtorch.so",), {}
+        soname, needed = "", ("libtorch.so",)
+        version_needs: ClassVar[dict[str, tuple[str, ...]]] = {}
         symbols = Symbols(
             frozenset(),
             dict.fromkeys(

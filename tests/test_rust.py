@@ -135,7 +135,7 @@ def test_a_program_is_compiled_for_the_device(tmp_path: Path, registry: str) -> 
     with mapped(built) as elf:
         assert elf.machine == "aarch64"
     if emulator := shutil.which("qemu-aarch64-static"):
-        words = [emulator, "-L", "/usr/aarch64-linux-gnu", built]
+        words = [emulator, "-L", "/usr/aarch64-linux-gnu", str(built)]
         assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "aarch64 42\n"
     with pytest.raises(ToolchainMismatch, match=r"the pinned one is 1\.96, 9\.0 is needed"):
         rust.toolchain(places, "aarch64", "9.0", host)

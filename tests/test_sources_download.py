@@ -13,6 +13,7 @@ from sources_help import Server, serve
 
 from build_recipes.kit import paths
 from build_recipes.kit.errors import HashMismatch, NetworkError, OfflineError
+from build_recipes.kit.http import ATTEMPTS
 from build_recipes.sources import download
 from build_recipes.sources.download import cached, fetch_files, path_of
 
@@ -47,7 +48,7 @@ def test_what_a_killed_run_left_is_used(tmp_path: Path) -> None:
 def test_more_cuts_than_attempts_are_fine_while_bytes_arrive(tmp_path: Path) -> None:
     with serve(Server({"a.whl": CONTENT}, cut_after=60_000, cuts=-1)) as server:
         fetch_files([server.pin("a.whl")], tmp_path)
-    assert len(server.seen) > download.ATTEMPTS
+    assert len(server.seen) > ATTEMPTS
 
 
 def test_a_server_that_cannot_resume_starts_again(tmp_path: Path) -> None:
@@ -110,7 +111,12 @@ def test_a_checked_file_is_not_hashed_again_but_a_changed_one_is(
         path = fetch_files([pin], tmp_path)["a.whl"]
     hashed: list[Path] = []
     original = download.hash_file
-    monkeypatch.setattr(download, "hash_file", lambda file: hashed.append(file) or original(file))
+
+    def seen(file: Path) -> str:
+        hashed.append(file)
+        return original(file)
+
+    monkeypatch.setattr(download, "hash_file", seen)
     assert cached(pin, tmp_path) == path
     assert hashed == []
     path.write_bytes(CONTENT[:-1] + b"!")

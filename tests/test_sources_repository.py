@@ -171,7 +171,8 @@ def git_server(base: Path, cuts: int = 0) -> Iterator[tuple[str, list[int]]]:
     """
     if not (Path(git(base, "--exec-path")) / "git-daemon").exists():
         pytest.skip("this git has no daemon")
-    behind, brought = _free_port(), []
+    behind = _free_port()
+    brought: list[int] = []
     command = [
         "git",
         "daemon",

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from build_recipes.formats.elf import Buffer
+
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 
 import fuzz_modules
@@ -69,7 +71,7 @@ def chosen(elf: Elf, name: str, native: bool = False) -> list[choosing.Choice]:
     ]
 
 
-def shrunk(module: Path, name: str, target: Path) -> list[list[fatbin.Buffer]]:
+def shrunk(module: Path, name: str, target: Path) -> list[list[Buffer]]:
     """Write a module for a device; its units' entries."""
     with mapped(module) as elf:
         layout = shrink.layout(elf)
@@ -417,8 +419,8 @@ def test_the_image_for_nothing_is_what_ptxas_makes(tmp_path: Path) -> None:
     (tmp_path / "n.ptx").write_text(nothing().ptx.strip())
     arch = nothing().arch
     for words in (
-        [tools.ptxas, f"-arch=sm_{arch}", "n.ptx", "-o", "n.cubin"],
-        [tools.fatbinary, "-64", "-compress-all", "-compress-mode=size", "--create=n.fatbin",
+        [str(tools.ptxas), f"-arch=sm_{arch}", "n.ptx", "-o", "n.cubin"],
+        [str(tools.fatbinary), "-64", "-compress-all", "-compress-mode=size", "--create=n.fatbin",
          f"--image3=kind=elf,sm={arch},file=n.cubin"],
     ):  # fmt: skip
         subprocess.run(words, cwd=tmp_path, check=True)

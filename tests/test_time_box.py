@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_compiling import Project
@@ -32,7 +33,8 @@ def simulate(
     while left and rounds < 500:
         rounds += 1
         box = Box(box_s, grace_of(box_s), ratios)
-        now, running, waiting = 0.0, [], list(left)
+        now, waiting = 0.0, list(left)
+        running: list[Any] = []
         while True:
             for unit in list(waiting):
                 if len(running) == cores:

@@ -130,7 +130,7 @@ def test_the_next_step_names_the_program_that_was_called(armory: Run) -> None:
 def test_the_paths_of_a_checkout_are_the_callers(tmp_path: Path) -> None:
     """`/path/inv audit x.whl` speaks of the x.whl where one stands, and says `/path/inv` in its next step."""
     (tmp_path / "x.whl").write_bytes(b"no wheel")
-    words = [sys.executable, PROJECT / "build_recipes/__main__.py", "audit", "x.whl", "--json"]
+    words = [sys.executable, str(PROJECT / "build_recipes/__main__.py"), "audit", "x.whl", "--json"]
     given = {**os.environ, console.PROGRAM: "/path/inv"}
     done = subprocess.run(words, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 61, done.stderr

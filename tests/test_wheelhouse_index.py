@@ -244,10 +244,11 @@ def test_the_printed_lines_install_with_uv_and_pip(tmp_path: Path, host: str) ->
             folder = tmp_path / f"env{number}"
             uv = str(Path(sys.executable).with_name("uv"))
             process.capture([uv, "venv", "--quiet", "--seed", folder])
-            program = [uv] if words[0] == "uv" else [folder / "bin/python", "-m", "pip"]
-            process.capture([*program, *words[1:], *(["--python", folder] if words[0] == "uv" else [])])
-            show = [folder / "bin/python", "-c", "import importlib.metadata as m; print(m.version('vllm'))"]
-            assert process.capture(show) == VERSION
+            program: list[str | Path] = [uv] if words[0] == "uv" else [folder / "bin/python", "-m", "pip"]
+            place: list[str | Path] = ["--python", folder] if words[0] == "uv" else []
+            process.capture([*program, *words[1:], *place])
+            asked = "import importlib.metadata as m; print(m.version('vllm'))"
+            assert process.capture([folder / "bin/python", "-c", asked]) == VERSION
     finally:
         running.shutdown()
         running.server_close()

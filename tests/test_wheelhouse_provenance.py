@@ -228,7 +228,7 @@ def test_a_short_commit_is_completed_where_the_repository_can_be_asked(
     places: Places, tmp_path: Path
 ) -> None:
     repository = tmp_path / "vllm"
-    git = ["git", "-C", repository, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    git: list[str | Path] = ["git", "-C", repository, "-c", "user.name=x", "-c", "user.email=x@example.org"]
     process.capture(["git", "init", "-q", "-b", "main", repository])
     process.capture([*git, "commit", "-q", "--allow-empty", "-m", "release"])
     process.capture([*git, "tag", "v0.12.0"])

@@ -145,14 +145,14 @@ def test_other_tools_take_the_result(tmp_path: Path, tool: str) -> None:
     source = make_wheel(tmp_path, members, tag="py3-none-any", requires=())
     target = rewrite(source, tmp_path / "out", Edits(version="0.12.0+cu130.thor"))
     uv = Path(sys.executable).with_name("uv")
-    run = [uv, "run", "--no-project", "--quiet", "--python", sys.executable, "--with", tool]
-    command = {
+    run: list[str | Path] = [uv, "run", "--no-project", "--quiet", "--python", sys.executable, "--with", tool]
+    commands: dict[str, list[str | Path]] = {
         "wheel": ["wheel", "unpack", "--dest", tmp_path / "unpacked", target],
         "check-wheel-contents": ["check-wheel-contents", "--ignore", "W004,W009", target],
         "twine": ["twine", "check", target],
         "pip": ["python", "-m", "pip", "install", "--no-deps", "--target", tmp_path / "site", target],
-    }[tool]
-    done = process.run([*run, *command])
+    }
+    done = process.run([*run, *commands[tool]])
     assert done.ok, "\n".join(done.tail)
     if tool == "pip":
         assert (tmp_path / "site/vllm/__init__.py").read_text() == "version = 1\n"

@@ -54,7 +54,7 @@ def main() -> int:
     asked = parser.parse_args()
     names = asked.targets or list(targets.TARGETS)
     each = -(-asked.inputs // len(names))
-    total = {name: targets.Count(crashes={}) for name in names}
+    total = {name: targets.Count() for name in names}
     seconds = dict.fromkeys(names, 0.0)
     pieces = [
         (name, asked.seed * 1_000_000 + start, min(CHUNK, each - start))

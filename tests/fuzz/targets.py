@@ -16,10 +16,12 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from build_recipes.wheelhouse.provenance import MEMBER
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
@@ -312,7 +314,7 @@ def read_statement(data: bytes, _: Path) -> bool:
 
 def rebuilt(data: bytes, folder: Path) -> bool:
     """A wheel that says how it was built: its request is read and its plan compared."""
-    name = rebuild.MEMBER.replace("{dist_info}", "vllm-0.12.0.dist-info")
+    name = MEMBER.replace("{dist_info}", "vllm-0.12.0.dist-info")
     wheel = make_wheel(folder, {name: data})
     rebuild.compare(wheel, Places(folder / "cache", folder / "build", folder / "wheels"))
     return True
@@ -431,7 +433,7 @@ def index_documents() -> list[bytes]:
 
 def read_steps(data: bytes, folder: Path) -> bool:
     """What a step of the night printed."""
-    found = {}
+    found: dict[str, Any] = {}
     for step in ("build", "audit", "omni", "patches", "qualify"):
         found |= extract.extract(step, steps._document(_file(data, folder, "out.json")))
     return bool(found)
@@ -496,7 +498,7 @@ def read_feed(data: bytes, folder: Path) -> bool:
     found = feed.read(_file(data, folder, "feed.jsonl"))
     with Nights(folder / "night.sqlite") as store:
         store.merge(found.events)
-        write_site("t", [event for _, event in store.events()], folder / "page", "")
+        write_site("t", [event for _, event in store.events()], folder / "page")
     return not found.damaged
 
 
@@ -696,7 +698,7 @@ class Count:
 
     inputs: int = 0
     taken: int = 0
-    crashes: dict[str, tuple[int, bytes]] | None = None
+    crashes: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """Kind and place of an exception to how often, and one input."""
 
 
@@ -705,7 +707,7 @@ def run(name: str, seed: int, inputs: int, within: float = float("inf")) -> Coun
     import time
     import traceback
 
-    target, chance, count = TARGETS[name], random.Random(f"{name} {seed}"), Count(crashes={})
+    target, chance, count = TARGETS[name], random.Random(f"{name} {seed}"), Count()
     seeds, end = target.seeds(), time.monotonic() + within
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="fuzz.") as work:
@@ -725,7 +727,6 @@ def run(name: str, seed: int, inputs: int, within: float = float("inf")) -> Coun
                 ]
                 where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "the harness"
                 key = f"{type(error).__name__} at {where}"
-                assert count.crashes is not None
                 times, first = count.crashes.get(key, (0, data))
                 count.crashes[key] = times + 1, min(first, data, key=len)
             count.inputs += 1

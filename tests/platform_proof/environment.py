@@ -37,7 +37,7 @@ def python(cache: Path) -> Path:
     run(
         [find_uv_bin(), "venv", "--quiet", "--seed", "--python", sys.executable, home]
     )  # Debian's venv lacks pip
-    pip = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, *LIGHT.split()])
     wheel = f"torch=={TORCH}"
     for words in (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -145,7 +146,7 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     for label, tree in work["trees"].items():
-        in_child(lambda tree=tree, label=label: one_tree(Path(tree), work["situations"], label))
+        in_child(functools.partial(one_tree, Path(tree), work["situations"], label))
 
 
 main()

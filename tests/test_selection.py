@@ -13,7 +13,7 @@ from build_recipes.build.plan import make_plan
 from build_recipes.build.preview import preview, show
 from build_recipes.build.request import Request
 from build_recipes.build.stages import trees
-from build_recipes.build.survey import asked
+from build_recipes.build.survey.walk import asked
 from build_recipes.build.units import surveyed
 from build_recipes.kit.errors import UnknownDevice, UnknownTag, UsageError
 from build_recipes.kit.paths import Places

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 
 from invoke.context import Context
 from invoke.tasks import task
 
-from build_recipes.build.request import Request
+from build_recipes.build.request import Request, parse_duration
 from build_recipes.door.command import command
 from build_recipes.door.frame import door
 from build_recipes.kit.options import JSON, option
@@ -127,8 +128,13 @@ class Survey:
     )
     offline: bool = option(False, "use no network: everything comes from the cache")
     compile: bool = option(
-        False, "also compile one unit of each module, each source for each target once (minutes a pair)"
+        False,
+        "also compile the cheapest unit of each module, each source for each target once (minutes a pair)",
     )
+    time_box: float = option(
+        0.0, "stop after this long, such as 35m; the same command goes on", read=parse_duration
+    )
+    """Seconds; 0 means no box."""
     docs: bool = option(False, "also write docs/survey.md, docs/survey.json and the table of estimates")
     json: bool = option(False, JSON)
 
@@ -136,21 +142,31 @@ class Survey:
 @command(Survey)
 def survey(asked: Survey) -> None:
     """How far each release comes on each device: lock to configured tree, with units and targets."""
-    from build_recipes.build import survey as surveys
+    import time
+
+    from build_recipes.build.survey import publish, walk
     from build_recipes.kit import console, paths
+    from build_recipes.kit.errors import Checkpointed
 
     places = paths.Places.from_environment()
-    tags, names = surveys.asked(asked.tag, asked.device)
-    cells = surveys.survey(
-        tags, names, list(asked.mirrors), places, offline=asked.offline, sample=asked.compile
-    )
+    tags, names = walk.asked(asked.tag, asked.device)
+    deadline = time.monotonic() + asked.time_box if asked.time_box else float("inf")
+    cells = walk.walk(tags, names, walk.Survey(places, asked.mirrors, asked.offline, asked.compile, deadline))
     if asked.docs:
-        pairs = [(one, two) for one in surveys.asked("", "")[0] for two in surveys.asked("", "")[1]]
-        surveys.publish(surveys.read_cells(places), pairs, paths.PROJECT / "docs")
+        pairs = [(one, two) for one in walk.asked("", "")[0] for two in walk.asked("", "")[1]]
+        publish.publish(walk.read_cells(places), pairs, paths.PROJECT / "docs")
     if asked.json:
-        console.emit_json([cell.__dict__ for cell in cells])
+        console.emit_json([dataclasses.asdict(cell) for cell in cells])
     else:
-        surveys.show(cells)
+        publish.show(cells)
+    left = len(tags) * len(names) - len(cells)
+    untried = sum(len(cell.untried) for cell in cells) if asked.compile else 0
+    if left or untried:
+        raise Checkpointed(
+            f"the time box ended: {console.counted(left, 'pair')} and {console.counted(untried, 'module')} are left; "
+            "all that is finished is kept",
+            "run the same command again; it goes on from here",
+        )
 
 
 @task(

@@ -7,9 +7,8 @@ import shlex
 from pathlib import Path
 
 from build_recipes.build.plan import Plan
-from build_recipes.build.sampling import plain
 from build_recipes.build.stages import record
-from build_recipes.build.units.graph import read_graph
+from build_recipes.build.units.graph import plain, read_graph
 from build_recipes.kit import process
 from build_recipes.kit.console import say
 from build_recipes.kit.errors import ConfigureFailed, UsageError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,22 @@ def commands(folder: Path, ninja: Path, target: str) -> str:
     if re.search(rf"^build {re.escape(target)}: ", text, re.MULTILINE) is None:
         return ""  # an external tree that is left out would define it
     return process.capture([ninja, "-t", "commands", target], cwd=folder).strip()
+
+
+COMPILER = re.compile(r"(?:nvcc|(?:[\w.]+-)*(?:g\+\+|gcc|c\+\+|cc)(?:-\d+)?)$")
+"""Name of a compiler's program, with a CPU before it or a version behind it."""
+
+
+def plain(command: str) -> list[str]:
+    """A compile command of the graph without launchers and compiler cache.
+
+    :raises ValueError: it calls no compiler.
+    """
+    words = shlex.split(command)
+    for index, word in enumerate(words):
+        if COMPILER.match(Path(word).name):
+            return words[index:]
+    raise ValueError(f"no compiler in {command[:200]}")
 
 
 def has_library(folder: Path, target: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from packaging.version import Version
 
-from build_recipes.build.survey import LOG
+from build_recipes.build.survey.publish import LOG
 from build_recipes.facts import device as devices
 from build_recipes.facts import versions
 from build_recipes.formats.archive import unpack_sdist

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes.build.survey import Cell, lacks
+from build_recipes.build.survey.cells import Cell, lacks, of_row
 from build_recipes.facts.device import devices
 from build_recipes.kit.data import parse_json
-
-KNOWN = {one.name for one in fields(Cell)}
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ def read(path: Path) -> Survey:
     """The table of a survey.json; empty where there is none or it is of another shape."""
     try:
         rows = parse_json(path.read_text(encoding="utf-8"))
-        cells = [Cell(**{key: value for key, value in row.items() if key in KNOWN}) for row in rows]
+        cells = [of_row(row) for row in rows]
         tags = sorted({cell.tag for cell in cells}, key=lambda tag: Version(tag[1:]), reverse=True)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Survey([], [])
     by = {(cell.tag, cell.device): cell for cell in cells}
     names = [name for name in devices() if any(cell.device == name for cell in cells)]

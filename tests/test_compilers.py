@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 
 from build_recipes.build.plan import Plan, make_plan
-from build_recipes.build.preview import preview
+from build_recipes.build.preview import preview, show
 from build_recipes.build.request import Request
-from build_recipes.build.stages.given import check_given, host_compiler
+from build_recipes.build.stages.given import check_given, host_compiler, newer_library
 from build_recipes.build.units import surveyed
 from build_recipes.facts import versions
+from build_recipes.facts.device import device
 from build_recipes.kit.errors import ToolchainMismatch
 from build_recipes.kit.paths import Places
-from build_recipes.toolchain import cross, cuda
-from build_recipes.toolchain.compilers import Compiler, Wanted, advice, choose, there
+from build_recipes.toolchain import compilers, cross, cuda
+from build_recipes.toolchain.compilers import Compiler, Wanted, advice, choose, newest_symbols, there
 
 CROSS = "aarch64-linux-gnu-"
 
@@ -67,18 +68,55 @@ def test_a_compiler_with_a_version_in_its_name_is_found_where_the_default_does_n
 @pytest.mark.skipif(shutil.which("apt-cache") is None, reason="no apt here")
 @pytest.mark.parametrize("is_cross", [True, False])
 def test_what_is_advised_is_in_the_lists_of_this_distribution(is_cross: bool) -> None:
+    names = set(
+        subprocess.run(
+            ["apt-cache", "pkgnames", "g++-"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
     said = advice(wanted("13", cross=is_cross))
+    offered = [f"g++-{major}{'-aarch64-linux-gnu' if is_cross else ''}" for major in (13, 14, 15)]
     if match := re.match(r"sudo apt-get install -y (\S+)", said):
-        policy = subprocess.run(
-            ["apt-cache", "policy", match.group(1)], capture_output=True, text=True, check=True
-        )
-        assert "Candidate: (none)" not in policy.stdout
+        assert match.group(1) in names
     else:
         assert "this distribution has no package of it" in said
-        for major in (13, 14, 15):
-            name = f"g++-{major}{'-aarch64-linux-gnu' if is_cross else ''}"
-            policy = subprocess.run(["apt-cache", "policy", name], capture_output=True, text=True, check=True)
-            assert re.search(r"Candidate: (?!\(none\))", policy.stdout) is None, name
+        assert not names & set(offered)
+
+
+def test_a_package_whose_name_is_in_another_s_is_not_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Debian 12 answers: apt takes a name that it does not have for a regular expression."""
+    (tmp_path / "apt-cache").write_text(
+        "#!/bin/sh\n"
+        "printf 'clang-14-doc:\\n  Installed: (none)\\n  Candidate: 1:14.0.6-12\\n  Version table:\\n'\n"
+        "[ $2 = g++-15 ] && printf 'g++-15:\\n  Installed: (none)\\n  Candidate: 15.2.0-4\\n  Version table:\\n'\n"
+        "printf 'libg++-14:\\n  Installed: (none)\\n  Candidate: 2\\n'\n"
+    )
+    (tmp_path / "apt-cache").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert advice(wanted("13", cross=False)).startswith("sudo apt-get install -y g++-15 ")
+    assert "no package of it" in advice(wanted("13"))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+def test_symbols_that_the_device_lacks_are_said_by_the_plan(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = newest_symbols(Compiler("g++", ""))
+    assert real[:2] == (3, 4) and real[2] >= 29
+    assert newest_symbols(Compiler("no-such-compiler", "")) == ()
+    old = dataclasses.replace(plan, device=device("gh200"), device_name="gh200")
+    for newest, told in (((3, 4, 30), False), ((3, 4, 31), True), ((), False)):
+        monkeypatch.setattr(compilers, "newest_symbols", lambda one, newest=newest: newest)
+        said = newer_library(old, Compiler("g++", "13.3.0"))
+        assert bool(said) is told
+    monkeypatch.setattr(compilers, "newest_symbols", lambda one: (3, 4, 31))
+    assert "up to GLIBCXX_3.4.31, gh200's system up to 3.4.30" in newer_library(
+        old, Compiler("g++", "13.3.0")
+    )
+    assert newer_library(plan, Compiler("g++", "13.3.0")) == "", "Thor's system has it"
+    show(preview(dataclasses.replace(old, request=dataclasses.replace(old.request, allow=("gcc",)))))
+    assert "gh200's system up to 3.4.30" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

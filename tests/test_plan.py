@@ -113,6 +113,9 @@ def test_a_glibc_that_the_device_has_not_is_refused_before_the_compile(
     with pytest.raises(GlibcTooNew, match=r"needs glibc 2\.38; the system of gh200 has 2\.35") as caught:
         plan_of(places, ARM, device="gh200")
     assert "Ubuntu 22.04" in caught.value.advice
+    with pytest.raises(GlibcTooNew) as caught:
+        plan_of(places, ARM, tag="v0.33.0", device="gh200")
+    assert "an older glibc and a GCC 13 or newer" in caught.value.advice, "which neither of the two has"
     assert plan_of(places, OLD, device="gh200").promised_glibc == (2, 35)
     assert plan_of(places, ARM, device="gh200", allow=("glibc",)).promised_glibc == (2, 35)
     assert plan_of(places, ARM).promised_glibc == (2, 39)  # Thor has the same system

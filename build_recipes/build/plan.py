@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from build_recipes.build import selection
 from build_recipes.build.request import Request
+from build_recipes.build.units import surveyed
 from build_recipes.facts import device as device_table
 from build_recipes.facts import versions
 from build_recipes.facts.device import Device
@@ -291,12 +292,25 @@ def check_glibc(plan: Plan) -> None:
     used = plan.sysroot.glibc if plan.sysroot else plan.host.glibc
     if used >= c23 > plan.promised_glibc and "glibc" not in plan.request.allow:
         here, needed, there = ("{}.{}".format(*one) for one in (used, c23, plan.promised_glibc))
-        older = f"; or bind it to an older one with --sysroot DIR: {sysroots.ADVICE}" if plan.cross else ""
+        bound = f"bind it to an older one with --sysroot DIR: {sysroots.ADVICE}; or " if plan.cross else ""
+        gcc = gcc_of(plan)[0]
+        where = (
+            "(Ubuntu 22.04, Debian 12)"
+            if Version(gcc or "0") < Version("13")
+            else f"and a GCC {gcc} or newer"
+        )
         raise GlibcTooNew(
             f"a wheel built on glibc {here} needs glibc {needed}; the system of {plan.device_name} has {there}",
-            f"build on a system with an older glibc (Ubuntu 22.04, Debian 12), or on the device itself{older}; "
-            "or, where the device's system is newer: --allow glibc",
+            f"{bound}build on a system with an older glibc {where}, or on the device itself; or, where the device's "
+            "system is newer: --allow glibc",
         )
+
+
+def gcc_of(plan: Plan) -> tuple[str, str, list[str]]:
+    """The oldest GCC of a plan, who asks for it, and the modules that may: those that the device perhaps compiles."""
+    asking = surveyed.perhaps(plan.tag, plan.version, plan.device.arch_list, plan.facts.gcc_of)
+    needed = [name for name in asking if selection.wanted(plan.request, name)]
+    return *plan.facts.oldest_gcc(needed), needed
 
 
 def _sysroot(request: Request, machine: Device, *, cross: bool) -> Sysroot | None:

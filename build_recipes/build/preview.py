@@ -8,7 +8,7 @@ from typing import Any
 
 from build_recipes.build.disk import downloads, here, needs
 from build_recipes.build.plan import Plan, memory_note
-from build_recipes.build.stages.given import host_compiler
+from build_recipes.build.stages.given import host_compiler, newer_library
 from build_recipes.build.stages.published import published
 from build_recipes.build.stages.trees import foreseen
 from build_recipes.build.units.estimate import Estimate, before
@@ -83,7 +83,9 @@ def _compiler(plan: Plan) -> dict[str, str]:
         found = host_compiler(plan)
     except ToolchainMismatch as error:
         return {"problem": str(error.args[0]), "next": error.advice}
-    return {"program": found.cxx, "version": found.version} if found else {"problem": "this machine has none"}
+    if not found:
+        return {"problem": "this machine has none"}
+    return {"program": found.cxx, "version": found.version, "library": newer_library(plan, found)}
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -138,6 +140,8 @@ def show(made: dict[str, Any]) -> None:
         say(f"  next         {compiler.get('next', 'the build names the package')}")
     else:
         say(f"  compiler     {compiler['program']} {compiler['version']}")
+        if compiler["library"]:
+            say(f"               {compiler['library']}")
     for tree in made["trees"]:
         say(f"  tree         {tree['name']} {tree['commit']}")
     say(f"  patches      {', '.join(made['patches']) or 'none'}")

@@ -90,6 +90,16 @@ def there(prefix: str) -> Iterator[Compiler]:
             yield Compiler(name, version)
 
 
+def newest_symbols(compiler: Compiler) -> tuple[int, ...]:
+    """The newest version of symbols in a compiler's C++ library, ``(3, 4, 30)``; empty where it is not found."""
+    try:
+        path = Path(process.capture([compiler.cxx, "-print-file-name=libstdc++.so.6"]))
+        found = re.findall(rb"GLIBCXX_(\d+)\.(\d+)\.(\d+)\0", path.read_bytes())
+    except (ToolFailed, OSError):
+        return ()
+    return max((tuple(map(int, one)) for one in found), default=())
+
+
 def choose(wanted: Wanted) -> Compiler | None:
     """The first compiler of this machine that fits; None where it has none at all.
 
@@ -130,5 +140,6 @@ def _offered(package: str) -> bool:
         text = process.capture(["apt-cache", "policy", package], env={**os.environ, "LC_ALL": "C"})
     except ToolFailed:
         return False
-    candidate = re.search(r"^\s+Candidate: (\S+)", text, re.MULTILINE)
+    # a name that apt does not have is taken for a regular expression: g++-14 is found in clang-14-doc
+    candidate = re.search(rf"^{re.escape(package)}:\n(?:\s.*\n)*?\s+Candidate: (\S+)", text, re.MULTILINE)
     return candidate is not None and candidate.group(1) != "(none)"

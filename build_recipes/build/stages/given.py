@@ -10,10 +10,9 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from build_recipes.build import selection
-from build_recipes.build.plan import Plan
-from build_recipes.build.units import surveyed
+from build_recipes.build.plan import Plan, gcc_of
 from build_recipes.facts.versions import facts
+from build_recipes.formats import abi
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
 from build_recipes.kit.data import parse_python
@@ -29,7 +28,9 @@ def check_given(plan: Plan) -> None:
     :raises TorchCudaMismatch: it was built for another CUDA major.
     :raises UsageError: a cross build takes neither.
     """
-    host_compiler(plan)
+    compiler = host_compiler(plan)
+    if compiler and (told := newer_library(plan, compiler)):
+        warn(f"{compiler.cxx} {compiler.version}: {told}")
     toolkit = facts().cuda_toolkit.version
     if plan.cross:
         if plan.request.cuda not in ("", "wheels"):
@@ -59,12 +60,7 @@ def host_compiler(plan: Plan) -> compilers.Compiler | None:
 
     :raises ToolchainMismatch: none that it has fits; the advice names a package of this distribution, if it has one.
     """
-    needed = [
-        name
-        for name in surveyed.perhaps(plan.tag, plan.version, plan.device.arch_list, plan.facts.gcc_of)
-        if selection.wanted(plan.request, name)
-    ]
-    oldest, why = plan.facts.oldest_gcc(needed)
+    oldest, why, needed = gcc_of(plan)
     wanted = compilers.Wanted(
         plan.device.machine, plan.cross, oldest, f"{why} of {plan.tag}", facts().cuda_toolkit.newest_gcc
     )
@@ -80,6 +76,22 @@ def host_compiler(plan: Plan) -> compilers.Compiler | None:
             error.args[0],
             f"{error.advice}; or leave out what asks for it, which makes the wheel a partial one: --without {out}",
         ) from None
+
+
+def newer_library(plan: Plan, compiler: compilers.Compiler) -> str:
+    """What is said where a compiler's C++ library has symbols that the device's system lacks; empty where it has not.
+
+    A manylinux tag says which it allows (abi.toml); the audit finds them when everything is compiled.
+    """
+    tags = [tag for tag in abi.system().tag if abi.version(tag.glibc) <= plan.promised_glibc]
+    has, newest = abi.version(tags[-1].GLIBCXX), compilers.newest_symbols(compiler)
+    if newest <= has:
+        return ""
+    own, there = (".".join(map(str, one)) for one in (newest, has))
+    return (
+        f"its C++ library has symbols up to GLIBCXX_{own}, {plan.device_name}'s system up to {there}: where a module "
+        "takes a newer one, the audit refuses the wheel"
+    )
 
 
 def bound_compiler(plan: Plan) -> compilers.Compiler | None:

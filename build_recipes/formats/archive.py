@@ -15,20 +15,16 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO
 
-from build_recipes.formats.bounds import ADVICE, Bounds, Names, reading, safe_member
+from build_recipes.formats.bounds import ADVICE, Bounds, Names, is_plain, reading, safe_member
+from build_recipes.formats.headers import PIECE, Readable, Stream, opened
 from build_recipes.formats.inflate import Archive
 from build_recipes.kit.console import one_line
 from build_recipes.kit.data import open_regular
 from build_recipes.kit.errors import DamagedArchive, UnsafeArchive
 from build_recipes.kit.once import replaced
 
-_PIECE = 1 << 20
-_MOST_HEADER = 1 << 20
-"""Bytes of a tar's extended header."""
-_MOST_HEADERS = 8
-"""Extended headers before one member."""
 _MOST_WINDOW = 128 << 20
 """Bytes that a decompressor may remember; what `zstd --long` and our bundles ask for."""
 _THREADED = 4 << 20
@@ -42,7 +38,8 @@ Select = Callable[[str], bool]
 class Entry:
     """One member. Its bytes are there until the next one is asked for."""
 
-    path: PurePosixPath
+    name: str
+    """Its path below the archive's top, checked: ``vllm/envs.py``; ``.`` for the top itself."""
     kind: str
     """``file``, ``folder``, ``link`` (symbolic) or ``hardlink``."""
     size: int
@@ -55,13 +52,18 @@ class Entry:
     pieces: Callable[[], Iterator[bytes]]
     """The content of a file, piece by piece."""
 
+    @property
+    def path(self) -> PurePosixPath:
+        """Its path."""
+        return PurePosixPath(self.name)
+
     def read(self, most: int = 64 << 20) -> bytes:
         """The content whole.
 
         :raises DamagedArchive: it is longer than ``most`` bytes, or damaged.
         """
         if self.size > most:
-            raise DamagedArchive(f"'{one_line(self.path.as_posix())}' is longer than {most} bytes", ADVICE)
+            raise DamagedArchive(f"'{one_line(self.name)}' is longer than {most} bytes", ADVICE)
         return b"".join(self.pieces())
 
 
@@ -85,12 +87,20 @@ def entries(archive: Path, bounds: Bounds = Bounds()) -> Iterator[Entry]:  # noq
             yield from _of_tar(archive, stream, magic, bounds)
 
 
+def _checked(name: str, archive: str) -> str:
+    """The path of a member as text.
+
+    :raises UnsafeArchive: see `bounds.safe_member`.
+    """
+    return name if is_plain(name) else safe_member(name, archive).as_posix()
+
+
 def _of_zip(path: Path, bounds: Bounds) -> Iterator[Entry]:
     with Archive(path, bounds) as archive:
         for row in archive.rows:
             kind, mode = "folder" if row.is_dir() else "file", row.external_attr >> 16
             yield Entry(
-                safe_member(row.filename, path.name), kind, row.file_size, bool(mode & 0o111), None, "",
+                _checked(row.filename, path.name), kind, row.file_size, bool(mode & 0o111), None, "",
                 lambda name=row.filename: archive.pieces(name),  # type: ignore[misc]
             )  # fmt: skip
 
@@ -98,19 +108,15 @@ def _of_zip(path: Path, bounds: Bounds) -> Iterator[Entry]:
 # -- tar -----------------------------------------------------------------------------------------
 
 
-class _Readable(Protocol):
-    def read(self, count: int, /) -> bytes: ...
-
-
 class _Counted:
     """Bytes of a decompressor, counted, so that a bomb ends here."""
 
-    def __init__(self, source: _Readable, most: int, name: str) -> None:
+    def __init__(self, source: Readable, most: int, name: str) -> None:
         self.source, self.left, self.name = source, most, name
 
     def read(self, count: int) -> bytes:
         with reading(self.name):
-            block = self.source.read(min(count, _PIECE))
+            block = self.source.read(min(count, PIECE))
         self.left -= len(block)
         if self.left < 0:
             raise UnsafeArchive(f"{self.name} is a bomb: too much comes out of it", ADVICE)
@@ -134,7 +140,7 @@ class _Unxz:
 
 
 @contextlib.contextmanager
-def _unpacked(stream: BinaryIO, path: Path, magic: bytes) -> Iterator[_Readable]:
+def _unpacked(stream: BinaryIO, path: Path, magic: bytes) -> Iterator[Readable]:
     """The plain bytes of a tar file. gzip by isal: three times as fast as zlib."""
     if magic[:2] == b"\x1f\x8b":
         from isal import igzip, igzip_threaded
@@ -158,76 +164,51 @@ def _unpacked(stream: BinaryIO, path: Path, magic: bytes) -> Iterator[_Readable]
         yield stream
 
 
-class _Member(tarfile.TarInfo):
-    """A header that is read strictly: what is damaged is told, never taken for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
-        """Read the next header."""
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":  # the block of zeros
-                raise
-            raise DamagedArchive(f"{tar.name!s} is damaged or cut short: {error}", ADVICE) from error
-
-    def _proc_member(self, tar: Any) -> Any:
-        extended = self.type in (
-            tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-        )  # fmt: skip
-        tar.armory_headers = getattr(tar, "armory_headers", 0) + 1 if extended else 0
-        if self.size < 0 or (extended and self.size > _MOST_HEADER) or tar.armory_headers > _MOST_HEADERS:
-            raise DamagedArchive(f"{tar.name!s} has an extended header of {self.size} bytes", ADVICE)
-        return super()._proc_member(tar)  # type: ignore[misc]
-
-
 def _of_tar(path: Path, stream: BinaryIO, magic: bytes, bounds: Bounds) -> Iterator[Entry]:
     names, total = Names(path.name, bounds), 0
     most = bounds.most(os.fstat(stream.fileno()).st_size)
     with contextlib.ExitStack() as stack:
         with reading(path.name):
             plain = _Counted(stack.enter_context(_unpacked(stream, path, magic)), most, path.name)
-            tar = stack.enter_context(
-                tarfile.open(path, "r|", cast("BinaryIO", plain), tarinfo=_Member, bufsize=1 << 16)
-            )
+            tape = Stream(plain)
+            tar = stack.enter_context(opened(tape, str(path)))
         while True:
             with reading(path.name):
                 member = tar.next()
                 setattr(tar, "members", [])  # noqa: B010 (it would keep every one; the stubs hide it)
             if member is None:
                 break
-            entry = _entry(tar, member, path.name)
+            entry = _entry(tape, member, path.name)
             total += entry.size
             if entry.size > bounds.member or total > most or len(names.kinds) > bounds.members:
                 raise UnsafeArchive(f"{path.name} is a bomb: too much comes out of it", ADVICE)
-            if entry.path.parts:
+            if entry.name != ".":
                 if entry.kind == "link":
                     names.link(entry.path, entry.target)
                 else:
                     kind = "folder" if entry.kind == "folder" else "file"
-                    names.add(entry.path, kind, again=True)
+                    names.add(entry.name, kind, again=True)
                 yield entry
-        while plain.read(_PIECE):
+        while plain.read(PIECE):
             pass  # to the end, where a cut or a wrong checksum shows
 
 
-def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: str) -> Entry:
-    path = safe_member(member.name, archive)
+def _entry(stream: Stream, member: tarfile.TarInfo, archive: str) -> Entry:
+    name = _checked(member.name, archive)
     kind = (
         "folder" if member.isdir() else "link" if member.issym() else "hardlink" if member.islnk()
         else "file" if member.isreg() and not member.issparse() else ""
     )  # fmt: skip
-    if not kind or (kind == "file" and not path.parts):
+    if not kind or (kind == "file" and name == "."):
         raise UnsafeArchive(f"{archive}: '{one_line(member.name)}' is not a file, folder or link", ADVICE)
 
     def pieces() -> Iterator[bytes]:
-        with reading(archive):
-            content = tar.extractfile(member)
         left = member.size
-        while left and content:
+        with reading(archive):
+            stream.seek(member.offset_data)
+        while left:
             with reading(archive):
-                block = content.read(min(left, _PIECE))
+                block = stream.read(min(left, PIECE))
                 if not block:
                     raise EOFError("it ends early")
             left -= len(block)
@@ -237,7 +218,7 @@ def _entry(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: str) -> Entry
         moment = min(max(float(member.mtime), 0.0), 2.0**33)
         mtime = moment if moment == moment else 0.0  # noqa: PLR0124 (no number at all)
     size = member.size if kind == "file" else 0
-    return Entry(path, kind, size, bool(member.mode & 0o100), mtime, member.linkname, pieces)
+    return Entry(name, kind, size, bool(member.mode & 0o100), mtime, member.linkname, pieces)
 
 
 # -- unpacking -----------------------------------------------------------------------------------
@@ -333,7 +314,7 @@ def _write(entry: Entry, into: Path, path: PurePosixPath, origin: Path | None) -
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as stream:
-        while block := stream.read(_PIECE):
+        while block := stream.read(PIECE):
             yield block
 
 

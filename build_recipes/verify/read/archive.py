@@ -96,9 +96,9 @@ def data_files(path: Path, package: str) -> Iterator[tuple[str, bytes]]:
             if data and item.stat().st_size <= LARGEST:
                 yield item.relative_to(root).as_posix(), item.read_bytes()
         return
-    below = 0 if path.suffix in (".whl", ".zip") else 1
+    top_folder = path.suffix not in (".whl", ".zip")
     for entry in entries(path):
-        name = "/".join(entry.path.parts[below:])
+        name = entry.name.partition("/")[2] if top_folder else entry.name
         data = entry.kind == "file" and name.startswith(top) and not name.endswith(".py")
         if data and _read_at_all(name, entry.size):
             yield name, entry.read()
@@ -147,9 +147,9 @@ def _read_at_all(name: str, size: int) -> bool:
 
 def _archive(path: Path, package: str) -> Iterator[Member]:
     """Members of a wheel as they lie, of a source distribution below its top folder."""
-    below = 0 if path.suffix in (".whl", ".zip") else 1
+    top_folder = path.suffix not in (".whl", ".zip")
     for entry in entries(path):
-        name = "/".join(entry.path.parts[below:])
+        name = entry.name.partition("/")[2] if top_folder else entry.name
         if entry.kind == "file" and _wanted(name, package):
             yield name, entry.size, entry.read() if _read_at_all(name, entry.size) else None
 

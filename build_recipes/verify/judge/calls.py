@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from build_recipes.verify.judge.resolve import Place, Resolver
 from build_recipes.verify.judge.signature import bound, constructor, disorder, is_plain, misfit, problem
+from build_recipes.verify.read.flow import HEIRS
 from build_recipes.verify.read.model import (
     BODY,
     CLASS,
@@ -28,6 +29,7 @@ from build_recipes.verify.read.model import (
 from build_recipes.verify.read.syntax import VLLM
 
 ERROR, WARNING = "error", "warning"
+_BY_CLASS = ("super:", "self:")
 
 
 class Key(NamedTuple):
@@ -75,7 +77,7 @@ class Caller:
         for module, summary in self.summaries.items():
             file = self.own.tree.modules[module]
             for call, tested in _calls(summary):
-                if only is None or (file, call.line) in only:
+                if not call.target.startswith(_BY_CLASS) and (only is None or (file, call.line) in only):
                     self.call(call, module, tested)
             for name in summary.surface.classes:
                 if only is None:
@@ -83,21 +85,32 @@ class Caller:
                 self.fields(Place(CLASS, module, name))
             if only is not None:
                 continue
-            for name, read in summary.flow.selves.items():
-                self.attributes(Place(CLASS, module, name), read)
+            if self.inherits(module, summary):
+                self.inherited(module)
 
     def _judge(self, key: Key, wrong: str, severity: str) -> None:
         self.seen.add(key)
         if wrong:
             self.found[key] = Finding(wrong, severity)
 
+    def inherits(self, module: str, summary: Summary) -> bool:
+        """Whether a class of a file descends from one of vLLM's."""
+        lines = (self.line(Place(CLASS, module, name)) for name in summary.surface.classes)
+        return any(step is not None and not step.own for line in lines for step in line)
+
+    def inherited(self, module: str) -> None:
+        """Judge what methods ask of the classes that theirs descends from."""
+        whole = self.own.tree.summary(module, HEIRS)
+        for call, tested in _calls(whole) if whole is not None else ():
+            if call.target.startswith(_BY_CLASS):
+                self.method(call, module, tested)
+        for name, read in whole.flow.selves.items() if whole is not None else ():
+            self.attributes(Place(CLASS, module, name), read)
+
     # -- calls
 
     def call(self, call: Call, module: str, tested: bool) -> None:
-        source = call.target.partition(":")[0]
-        if source in ("super", "self"):
-            self.method(call, module, tested)
-        elif source.partition(".")[0] == VLLM:
+        if call.target.partition(":")[0].partition(".")[0] == VLLM:
             place = self.vllm.target(call.target)
             path = list(call.path)
             while place is not None and place.kind == "module" and path:

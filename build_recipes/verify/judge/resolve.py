@@ -24,6 +24,7 @@ from build_recipes.verify.judge.answers import (
 )
 from build_recipes.verify.judge.places import Places
 from build_recipes.verify.judge.player import Player
+from build_recipes.verify.read.flow import EVERY
 from build_recipes.verify.read.model import ALWAYS, CLASS, FUNCTION, TYPING, Surface
 from build_recipes.verify.read.tree import VLLM, Summaries, Tree
 
@@ -133,7 +134,7 @@ class Resolver(Places):
         return YES
 
     def _run(self, module: str, function: str) -> Answer:
-        summary = self.tree.summary(module, whole=True) if self.inside is not None else None
+        summary = self.tree.summary(module, EVERY) if self.inside is not None else None
         body = summary.flow.functions.get(function) if summary is not None else None
         if summary is None or not body or self.inside is None or function in summary.flow.deferred:
             return YES

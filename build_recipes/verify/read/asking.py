@@ -36,12 +36,25 @@ def asked(test: ast.expr, names: Names) -> str:
 
     :param names: what the names in sight stand for, see `constants.constants`.
     """
+    if not _may_ask(test, names):
+        return ""
     try:
         found = _written(test, names, frozenset(), Effort(_LONGEST))
     except NotConstant:
         return ""
-    text = ast.unparse(ast.fix_missing_locations(found))
+    text = ast.unparse(found)
     return text if f"{NAME}(" in text and len(text) < _LONGEST else ""
+
+
+def _may_ask(test: ast.expr, names: Names) -> bool:
+    """Whether a name that is imported, or made from others, is in a condition: most have none."""
+    for node in ast.walk(test):
+        if isinstance(node, ast.Name):
+            if isinstance(names.get(node.id), (Ref, ast.expr)) or [node.id] in PRESENT:
+                return True
+        elif isinstance(node, ast.Attribute) and [node.attr] in PRESENT:
+            return True
+    return False
 
 
 def _written(node: Any, names: Names, local: frozenset[str], effort: Effort) -> Any:
@@ -91,15 +104,19 @@ def _name(node: ast.Name, names: Names, local: frozenset[str], effort: Effort) -
     return ast.Name(OPAQUE, ast.Load())
 
 
-def version_test(node: ast.FunctionDef, statements: list[ast.stmt], text: str) -> str:
+def may_test(node: ast.FunctionDef, text: str) -> bool:
+    """Whether a function with this body may be one that `version_test` is for."""
+    return (
+        len(node.args.args) == 1 and ("__version__" in text or "version(" in text) and "vllm" in text.lower()
+    )
+
+
+def version_test(node: ast.FunctionDef, statements: list[ast.stmt]) -> str:
     """How a function compares vLLM's version with its one argument (``>=``); empty where it does not.
 
     The last comparison that is returned counts, and vLLM's version is what it compares with.
     """
-    spec = node.args
-    if len(spec.args) != 1 or ("__version__" not in text and "version(" not in text):
-        return ""
-    given = {spec.args[0].arg}
+    given = {node.args.args[0].arg}
     for item in (item for statement in statements for item in ast.walk(statement)):
         if isinstance(item, ast.Assign) and _mentions(item.value, given):
             given |= {target.id for target in item.targets if isinstance(target, ast.Name)}
@@ -109,7 +126,7 @@ def version_test(node: ast.FunctionDef, statements: list[ast.stmt], text: str) -
         for item in ast.walk(statement)
         if isinstance(item, ast.Return) and isinstance(item.value, ast.Compare) and len(item.value.ops) == 1
     ]
-    if not returned or "vllm" not in text.lower():
+    if not returned:
         return ""
     found = returned[-1]
     sign = _SIGNS.get(type(found.ops[0]), "")

@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from build_recipes.verify.read.constants import Ref, Unread
-from build_recipes.verify.read.syntax import blocks_of, bound_names, dotted, source_module
+from build_recipes.verify.read.syntax import BIND_NOTHING, blocks_of, bound_names, dotted, source_module
 
 
 def constants(body: list[ast.stmt]) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def _bind_block(body: list[ast.stmt], found: dict[str, Any], *, plain: bool) -> 
         found[name] = value if plain and name not in found else Unread
 
     for node in body:
+        if type(node) in BIND_NOTHING:
+            continue
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             bind(node.targets[0].id, node.value)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

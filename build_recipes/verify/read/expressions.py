@@ -36,6 +36,8 @@ class Expressions:
         self.known: Scope = {}
         self.values: dict[str, Any] = {}
         """Constants in sight, for `constants.value_of`."""
+        self.brief = False
+        """Attributes are not asked for: vLLM's own files are taken to read what is there."""
         self.prefix = ""
         self.heirs: set[str] = set()
 
@@ -45,34 +47,37 @@ class Expressions:
 
     def expression(self, node: ast.expr, out: list[Node]) -> None:
         """Reads, calls and patches in an expression, what may be skipped at run time left out."""
-        todo: list[ast.AST | None] = [node]
+        todo: list[Any] = [node]
         while todo:
             item = todo.pop()
-            if type(item) in _LEAVES:
+            kind = type(item)
+            if kind in _LEAVES:
                 continue
-            if isinstance(item, ast.Attribute):
+            if kind is ast.Attribute:
                 if not self.attribute(item, out):
                     todo.append(item.value)
-            elif isinstance(item, ast.Call):
+            elif kind is ast.Call:
                 self.call(item, out)
-                if isinstance(item.func, ast.Lambda):
+                function = type(item.func)
+                if function is ast.Lambda:
                     todo.append(item.func.body)  # called where it stands
-                elif type(item.func) is not ast.Name:
+                elif function is not ast.Name:
                     todo.append(item.func)
                 todo.extend(item.args)
                 for keyword in item.keywords:
                     todo.append(keyword.value)
-            elif isinstance(item, ast.Subscript):
+            elif kind is ast.Subscript:
                 self.subscript(item, out)
-                todo.extend((item.value, item.slice))
-            elif isinstance(item, ast.BoolOp):
+                todo.append(item.value)
+                todo.append(item.slice)
+            elif kind is ast.BoolOp:
                 todo.append(item.values[0])
-            elif isinstance(item, ast.IfExp):
+            elif kind is ast.IfExp:
                 todo.append(item.test)
             else:
-                for field in _PARTS[type(item)]:
+                for field in _PARTS[kind]:
                     value = getattr(item, field)
-                    if isinstance(value, list):
+                    if type(value) is list:
                         todo.extend(value)
                     else:
                         todo.append(value)
@@ -83,7 +88,7 @@ class Expressions:
         if first is None:
             return self.of_imported(node, out)
         target = self.known.get(first)
-        if not target or target.startswith(":"):
+        if not target or target.startswith(":") or self.brief:
             return True
         path = dotted(node)
         if isinstance(node.ctx, ast.Store):
@@ -247,6 +252,6 @@ RESULT = "()"
 
 def _first(node: ast.expr) -> str | None:
     """The name that a chain of attributes begins with; None where it begins with anything else."""
-    while isinstance(node, ast.Attribute):
+    while type(node) is ast.Attribute:
         node = node.value
-    return node.id if isinstance(node, ast.Name) else None
+    return node.id if type(node) is ast.Name else None

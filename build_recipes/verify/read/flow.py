@@ -11,7 +11,7 @@ import re
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from build_recipes.verify.read.asking import asked, exceptions, probed, version_test
+from build_recipes.verify.read.asking import asked, exceptions, may_test, probed, version_test
 from build_recipes.verify.read.bindings import constants
 from build_recipes.verify.read.constants import NotConstant, Ref, Unread, imported, value_of
 from build_recipes.verify.read.expressions import Expressions
@@ -44,11 +44,17 @@ from build_recipes.verify.read.syntax import (
     truth,
 )
 
+EVERY, HEIRS = "every", "heirs"
+"""What is kept beyond what an import needs: of every function, or of the methods of classes that inherit."""
+
 _RELATIVE = re.compile(r"from (\.+[\w.]*)")
+_FROM_HERE = re.compile(r"\bfrom\s*\.")
 _METHOD = re.compile(r"\n +(?:async +)?def ")
 _SELF_READ = re.compile(r"self\.(\w+)(?!\w|\s*(?::[^=\n]+)?=(?!=))")
 
 
+_ENDING = ("import", "raise", "assert", "class ")
+"""Words without which a function's body imports nothing, raises nothing, and makes no class."""
 MAKING = ("__init_subclass__", "__new__", "__init__", "__prepare__")
 """Methods of a base or a metaclass that run when a class is made."""
 
@@ -61,31 +67,31 @@ class Later(NamedTuple):
     text: str
 
 
-def read_flow(outline: Outline, roots: tuple[str, ...], own: str, *, every: bool = False) -> Flow:
+def read_flow(outline: Outline, roots: tuple[str, ...], own: str, more: str = "") -> Flow:
     """The flow of a parsed file.
 
     :param roots: top-level packages whose uses are kept (relative imports always are).
     :param own: the package the file belongs to; dotted names of it in strings are kept as mentions. Of vLLM's own
         files only what their import does is kept, and all modules of vLLM that they name anywhere.
-    :param every: keep what every function does.
+    :param more: `EVERY` or `HEIRS`.
     """
-    return _Reader(outline, roots, own, every).read()
+    return _Reader(outline, roots, own, more).read()
 
 
 class _Reader(Expressions):
-    def __init__(self, outline: Outline, roots: tuple[str, ...], own: str, every: bool) -> None:
+    def __init__(self, outline: Outline, roots: tuple[str, ...], own: str, more: str) -> None:
         super().__init__(roots)
         self.outline = outline
         self.values = outline.constants
-        self.every = every
-        self.brief = own == VLLM and not every
+        self.every, self.inherited = more == EVERY, more == HEIRS
+        self.brief = own == VLLM and not more
         self.versions: dict[str, str] = {}
         self.deferred: set[str] = set()
         self.own = own
         self.functions: dict[str, list[Node]] = {}
         self.annotations = True
         self.in_function = False
-        self.wanted: set[str] = {"import", "import_module", "__import__"}
+        self.wanted: set[str] = {"import_module", "__import__"}
         self.later: dict[str, Later] = {}
         self.selves: dict[str, dict[str, int]] = {}
 
@@ -143,11 +149,25 @@ class _Reader(Expressions):
                     continue
                 for key in names:
                     entry = self.later.pop(key, None)
-                    if entry is not None:
+                    if entry is not None and self.matters(entry):
                         self.prefix = entry.prefix
                         self.body(entry.node, entry.prefix)
                         self.functions.setdefault(key, [])
                         todo.append(self.functions[key])
+
+    def matters(self, entry: Later) -> bool:
+        """Whether a function's body may end an import: itself, or by one of the file that it may call."""
+        todo, seen = [entry.text], set[str]()
+        while todo:
+            text = todo.pop()
+            if any(word in text for word in _ENDING):
+                return True
+            for key, other in self.later.items():
+                first = key.partition(".")[0]
+                if key not in seen and mentions(text, (first,)):
+                    seen.add(key)
+                    todo.append(other.text)
+        return False
 
     def mentions(self) -> list[str]:
         """Dotted names of the own project at the beginning of strings."""
@@ -276,6 +296,8 @@ class _Reader(Expressions):
         if self.in_function:
             return
         self.heirs.add(self.prefix)
+        if not self.inherited:
+            return
         source = self.outline.class_text(node)
         found = self.selves.setdefault(self.prefix[:-1], {})
         starts = [0, *(match.start() for match in _METHOD.finditer(source)), len(source)]
@@ -347,16 +369,26 @@ class _Reader(Expressions):
         whole = f"{self.prefix}{node.name}"
         if isinstance(node, ast.AsyncFunctionDef):
             self.deferred.add(whole)
-        if not self.in_function and isinstance(node, ast.FunctionDef) and "ersion" in text and not self.brief:
-            sign = version_test(node, self.outline.body(node), text)
+        if (
+            isinstance(node, ast.FunctionDef)
+            and not (self.in_function or self.brief)
+            and may_test(node, text)
+        ):
+            sign = version_test(node, self.outline.body(node))
             if sign:
                 self.versions[whole] = sign
         if self.brief:
             self.later[whole] = Later(node, self.prefix, text)
-        elif self.every or self.prefix in self.heirs or mentions(text, self.wanted):
+        elif self.every or (self.inherited and self.prefix in self.heirs) or self.imports(text):
             self.body(node, self.prefix)
         else:
             self.later[whole] = Later(node, self.prefix, text)
+
+    def imports(self, text: str) -> bool:
+        """Whether a function's body may name something of an imported project."""
+        if "import" in text and (any(root in text for root in self.roots) or _FROM_HERE.search(text)):
+            return True
+        return mentions(text, self.wanted)
 
     def body(self, node: FunctionNode, prefix: str) -> None:
         spec = node.args

@@ -12,7 +12,8 @@ import ast
 import functools
 import re
 import warnings
-from itertools import accumulate
+from itertools import accumulate, count
+from operator import add
 from typing import Any, NamedTuple
 
 from build_recipes.verify.read.bindings import constants
@@ -46,6 +47,7 @@ class Outline:
     def __init__(self, text: str, *, whole: bool = False) -> None:
         self.text = text
         self._bodies: dict[int, _Span] = {}
+        self._parsed: dict[int, list[ast.stmt]] = {}
         self._starts: list[int] = []
         self._constants: dict[str, Any] | None = None
         self.tree = _parse(text) if whole else self._parse()
@@ -62,6 +64,12 @@ class Outline:
         span = self._span(node)
         if span is None:
             return node.body
+        kept = self._parsed.get(span.start)
+        if kept is None:
+            kept = self._parsed[span.start] = self._body(node, span)
+        return kept
+
+    def _body(self, node: FunctionNode, span: _Span) -> list[ast.stmt]:
         line = node.body[0].lineno
         start = "async def f():" if isinstance(node, ast.AsyncFunctionDef) else "def f():"
         parsed = _parse("\n" * (line - 2) + start + "\n" + self.text[span.start : span.end])
@@ -85,9 +93,11 @@ class Outline:
     def source(self, first: int, last: int | None) -> str:
         """Lines of the file, counted from 1, without the last line's end."""
         if not self._starts:
-            ends = _LINE_END.finditer(self.text) if "\r" in self.text else None
-            lengths = (len(line) + 1 for line in self.text.split("\n"))
-            self._starts = [0, *((end.end() for end in ends) if ends else accumulate(lengths))]
+            if "\r" in self.text:
+                self._starts = [0, *(end.end() for end in _LINE_END.finditer(self.text))]
+            else:
+                lengths = accumulate(map(len, self.text.split("\n")))
+                self._starts = [0, *map(add, lengths, count(1))]
         end = self._starts[last] if last is not None and last < len(self._starts) else len(self.text)
         return self.text[self._starts[first - 1] : end].rstrip("\r\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
-from build_recipes.verify.read.syntax import blocks_of, bound_names, source_module
+from build_recipes.verify.read.syntax import BIND_NOTHING, blocks_of, bound_names, source_module
 
 Scope = dict[str, str]
 """Local name to what it is bound to: ``module``, ``module:name``, ``:name`` for the file's own, or nothing
@@ -15,7 +15,7 @@ where it is bound to something else or to different things."""
 def bind_all(body: list[ast.stmt], scope: Scope, touches: Callable[[str], bool]) -> None:
     """Bind what this block's statements bind, definitions' bodies left out."""
     for node in body:
-        if isinstance(node, (ast.Expr, ast.Return)):
+        if type(node) is ast.Expr or type(node) in BIND_NOTHING:
             continue
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -21,13 +21,29 @@ TRUE, FALSE, TRUE_HERE, FALSE_HERE, UNKNOWN = 1, 0, 2, 3, -1
 _NOT = {TRUE: FALSE, FALSE: TRUE, TRUE_HERE: FALSE_HERE, FALSE_HERE: TRUE_HERE, UNKNOWN: UNKNOWN}
 
 
+BIND_NOTHING = frozenset(
+    (
+        ast.Return,
+        ast.Raise,
+        ast.Pass,
+        ast.Assert,
+        ast.Global,
+        ast.Nonlocal,
+        ast.Break,
+        ast.Continue,
+        ast.Delete,
+    )
+)
+"""Statements that give no name a value and hold no others."""
+
+
 def dotted(node: ast.expr) -> list[str]:
     """``a.b.c`` as its parts; empty for anything else."""
     parts: list[str] = []
-    while isinstance(node, ast.Attribute):
+    while type(node) is ast.Attribute:
         parts.append(node.attr)
         node = node.value
-    if isinstance(node, ast.Name):
+    if type(node) is ast.Name:
         parts.append(node.id)
         parts.reverse()
         return parts

@@ -71,7 +71,7 @@ class Tree:
         self.modules = modules_of(index.files)
         self.products = products_of(index)
         self._summaries: dict[str, Summary | None] = {}
-        self._whole: dict[str, Summary | None] = {}
+        self._more: dict[tuple[str, str], Summary | None] = {}
         self._all: dict[str, Summary] = {}
 
     @property
@@ -89,6 +89,11 @@ class Tree:
         """A digest of all that a verdict is made from: contents, metadata, compiled modules, and the name."""
         return hashlib.blake2b(_ENCODER.encode(self.index), digest_size=16).hexdigest()
 
+    @property
+    def looked_at(self) -> set[str]:
+        """Modules that were asked for so far."""
+        return {*self._summaries, *(module for module, _ in self._more)}
+
     def source(self, path: str) -> bytes:
         """The content of a file."""
         if self._contents is None:
@@ -99,6 +104,7 @@ class Tree:
         """Let go of the contents; summaries stay."""
         self._contents = None
         self._summaries.clear()
+        self._more.clear()
         self._all.clear()
 
     def surface(self, module: str) -> Surface | None:
@@ -111,35 +117,39 @@ class Tree:
         found = self.summary(module)
         return found.problem if found is not None else ""
 
-    def summary(self, module: str, *, whole: bool = False) -> Summary | None:
+    def summary(self, module: str, more: str = "") -> Summary | None:
         """The summary of a module; None for a module without a file.
 
-        :param whole: with all functions; of vLLM's files only what their import does is kept otherwise.
+        :param more: with all functions (`flow.EVERY`), or with the methods of classes that inherit (`flow.HEIRS`);
+            what an import does is kept otherwise.
         """
-        seen = self._whole if whole else self._summaries
-        if module in seen:
-            return seen[module]
+        if not more and module in self._summaries:
+            return self._summaries[module]
+        if more and (module, more) in self._more:
+            return self._more[module, more]
         path = self.modules.get(module, "")
         found: Summary | None = None
         if path in self.index.unread:
             found = unreadable(self.index.unread[path])
         elif path:
-            kind, key = self._kind(every=whole), self.index.files[path]
+            kind, key = self._kind(more), self.index.files[path]
             kept = self.store.get(kind, key)
             if kept is not None:
                 found = _SUMMARY.decode(kept)
             else:
                 with no_collection():
-                    found = summarise(self.source(path), self.package, whole=self.whole, every=whole)
+                    found = summarise(self.source(path), self.package, whole=self.whole, more=more)
                 self.store.put_later(kind, key, _ENCODER.encode(found))
             if found.problem:
                 self.problems[path] = found.problem
-        seen[module] = found
+        if more:
+            self._more[module, more] = found
+        else:
+            self._summaries[module] = found
         return found
 
-    def _kind(self, *, every: bool = False) -> str:
-        words = ["summary", self.package, *["whole"] * self.whole, *["every"] * every, code_digest(*_READING)]
-        return " ".join(words)
+    def _kind(self, more: str = "") -> str:
+        return " ".join(["summary", self.package, *["whole"] * self.whole, more, code_digest(*_READING)])
 
     def summaries(self) -> dict[str, Summary]:
         """Summaries of all modules, in the order of their names (of the package every file is looked at)."""
@@ -305,16 +315,16 @@ def unreadable(problem: str) -> Summary:
     )
 
 
-def summarise(data: bytes, package: str, *, whole: bool, every: bool = False) -> Summary:
+def summarise(data: bytes, package: str, *, whole: bool, more: str = "") -> Summary:
     """The summary of one file of a package.
 
     :param whole: parse all of it, so that an error in a function's body is seen.
-    :param every: keep all functions, also those that nothing asks for.
+    :param more: what is kept of functions, see `Tree.summary`.
     """
     roots = (VLLM,) if package == VLLM else (VLLM, package)
 
     def read(outline: Outline) -> Summary:
-        return Summary(read_surface(outline), read_flow(outline, roots, package, every=every))
+        return Summary(read_surface(outline), read_flow(outline, roots, package, more))
 
     found = parse(data, read, whole=whole)
     return unreadable(found) if isinstance(found, str) else found

@@ -89,7 +89,10 @@ def of_wheel(wheel: Path, places: Places) -> list[Listed]:
     digest = parent if re.fullmatch(r"[0-9a-f]{64}", parent) else file_sha256(wheel)
     kept = places.cache / "exports" / f"{digest}.json.zst"
     with contextlib.suppress(OSError, BadData, msgspec.MsgspecError, zstandard.ZstdError):
-        raw = zstandard.ZstdDecompressor().decompress(kept.read_bytes(), max_output_size=1 << 30)
+        stored = kept.read_bytes()
+        if not zstandard.get_frame_parameters(stored).has_checksum:
+            raise BadData(f"{kept} cannot tell whether it is whole", "it is made again")
+        raw = zstandard.ZstdDecompressor().decompress(stored, max_output_size=1 << 30)
         known = msgspec.json.decode(raw, type=_Cached).libraries
         return [Listed(one.soname, tuple(one.needed), frozenset(one.names)) for one in known]
     found = []
@@ -100,7 +103,9 @@ def of_wheel(wheel: Path, places: Places) -> list[Listed]:
                 soname = elf.soname or Path(name).name
                 found.append(Listed(soname, elf.needed, elf.symbols.defined))
     rows = [_Exported(soname=one.soname, needed=list(one.needed), names=sorted(one.names)) for one in found]
-    packed = zstandard.ZstdCompressor(level=6).compress(msgspec.json.encode(_Cached(libraries=rows)))
+    packed = zstandard.ZstdCompressor(level=6, write_checksum=True).compress(
+        msgspec.json.encode(_Cached(libraries=rows))
+    )
     with contextlib.suppress(OSError):  # a read-only cache is slower, not wrong
         write_atomic(kept, packed)
     return found

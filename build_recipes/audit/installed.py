@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from build_recipes.formats.bounds import safe_member
 from build_recipes.formats.inflate import Content
 from build_recipes.formats.wheel import Recorded, parse_record
-from build_recipes.kit.errors import NotAWheel
+from build_recipes.kit.errors import NotAWheel, UnsafeArchive
 
 _ADVICE = "give a .whl file, or the site-packages folder that vllm is installed in"
 
@@ -52,9 +54,12 @@ class Installed:
         self.requires = tuple(self.metadata.get_all("Requires-Dist", []))
         self.members: dict[str, InstalledFile] = {}
         for name in self.record():
-            path = root / name
-            if ".." not in Path(name).parts and path.is_file():
-                self.members[name] = InstalledFile(path.stat().st_size)
+            with contextlib.suppress(
+                UnsafeArchive, OSError
+            ):  # pip's scripts are elsewhere; the rest is not there
+                path = root / safe_member(name, str(root))
+                if path.is_file():
+                    self.members[name] = InstalledFile(path.stat().st_size)
 
     def __enter__(self) -> Installed:
         return self

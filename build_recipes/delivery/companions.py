@@ -11,8 +11,9 @@ import dataclasses
 import functools
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
@@ -227,15 +228,22 @@ def _two(text: str) -> tuple[int, int]:
 # -- reading -------------------------------------------------------------------------------------
 
 
+class _Row(TypedDict):
+    name: str
+    version: str
+    code: str
+    reason: str
+
+
 def _read(target: Target, path: Path) -> Companions:
     try:
         document = parse_toml(path.read_text(encoding="utf-8"))
         rows = {package["name"]: package for package in document["packages"]}
         pins = {
-            name: FilePin(
-                project=name, version=package["version"], filename=wheel["name"], url=wheel["url"],
-                sha256=wheel["hashes"]["sha256"], size=wheel["size"], group="companion",
-            )
+            name: msgspec.convert({
+                "project": name, "version": package["version"], "filename": wheel["name"], "url": wheel["url"],
+                "sha256": wheel["hashes"]["sha256"], "size": wheel["size"], "group": "companion",
+            }, FilePin)
             for name, package in rows.items()
             for wheel in package.get("wheels", [])
         }  # fmt: skip
@@ -243,9 +251,9 @@ def _read(target: Target, path: Path) -> Companions:
         entries = tuple(
             Entry(one["name"], one["version"], one["code"], one["reason"], known[one["name"]].use,
                   known[one["name"]].without, pins.get(one["name"]))
-            for one in document["tool"]["vllm-armory"]["companions"]
+            for one in msgspec.convert(document["tool"]["vllm-armory"]["companions"], list[_Row])
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadData(
             f"{path} is not right: {error}", "remove it; ./inv companions makes it again"
         ) from error

@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from build_recipes.delivery.looked import Looked, looked
 from build_recipes.kit.console import one_line
 from build_recipes.kit.errors import BoardFailed
 
@@ -61,20 +62,19 @@ class Board:
             )
         return said
 
-    def look(self, files: Sequence[str] = ()) -> dict[str, Any]:
+    def look(self, files: Sequence[str] = ()) -> Looked:
         """What the board is, and which of ``files`` it has; nothing is written there.
 
-        :raises BoardFailed: it has no python3.
+        :raises BoardFailed: it has no python3, or does not say what it is asked.
         """
         said = self.run(["python3", "-c", LOOK.read_text(encoding="utf-8"), json.dumps(list(files))])
         try:
-            found: dict[str, Any] = json.loads(said.out)
-        except ValueError:
-            last = one_line((said.err or said.out).strip()[-300:], 300)
+            return looked(said.out, files)
+        except ValueError as error:
+            last = one_line((said.err or said.out).strip()[-300:] or str(error), 300)
             raise BoardFailed(
                 f"{self.name} could not be looked at: {last}", "apt-get install python3 on the board"
             ) from None
-        return found
 
     def send(self, source: Path, target: str, had: int, on_bytes: Callable[[int], None]) -> None:
         """Append what is missing of a file: everything after its first ``had`` bytes."""

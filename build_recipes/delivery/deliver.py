@@ -17,6 +17,7 @@ from typing import Any
 
 from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing, serve_line
 from build_recipes.delivery.connection import Board, connected
+from build_recipes.delivery.looked import Looked, qualified
 from build_recipes.delivery.programs import uv_program
 from build_recipes.formats import abi
 from build_recipes.kit import console, paths
@@ -153,7 +154,7 @@ def _deliver(board: Board, made: Bundle, places: Places, tiers: str, env: str) -
     )  # fmt: skip
 
 
-def described(looked: dict[str, Any]) -> str:
+def described(looked: Looked) -> str:
     """A board in one line."""
     memory, disk = console.size(looked["memory"]["available"] or 0), console.size(looked["disk_free"])
     system = f"{looked['system'] or 'Linux'}, {looked['machine']}, glibc {looked['glibc']}"
@@ -161,7 +162,7 @@ def described(looked: dict[str, Any]) -> str:
     return f"{system}, Python {looked['python']}, {memory} of memory and {disk} of disk free, {driver}"
 
 
-def check(name: str, looked: dict[str, Any], made: Bundle) -> None:
+def check(name: str, looked: Looked, made: Bundle) -> None:
     """Refuse a board that the wheel cannot run on, before a byte is copied.
 
     :raises BoardFailed: with what was seen there.
@@ -194,9 +195,9 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
     :raises BoardFailed: a file that arrived has another SHA-256.
     """
     seen = board.look([*files, *(f"{name}.part" for name in files)])["files"]
-    there = {name for name in files if (seen[name] or {}).get("sha256") == digests[name]}
+    there = {name for name in files if (one := seen[name]) and one["sha256"] == digests[name]}
     had = {
-        name: min((seen[f"{name}.part"] or {}).get("size", 0), path.stat().st_size)
+        name: min(one["size"], path.stat().st_size) if (one := seen[f"{name}.part"]) else 0
         for name, path in files.items()
     }
     missing = [name for name in files if name not in there]
@@ -214,7 +215,7 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
         board.send(files[name], f"{name}.part", had[name], count)
     arrived = board.look([f"{name}.part" for name in missing])["files"] if missing else {}
     for name in missing:
-        if (arrived[f"{name}.part"] or {}).get("sha256") != digests[name]:
+        if not (one := arrived[f"{name}.part"]) or one["sha256"] != digests[name]:
             board.must(["rm", "-f", f"{name}.part"], "removing a damaged file")
             raise BoardFailed(
                 f"{Path(name).name} arrived damaged on {board.name}", "the same command copies it again"
@@ -223,12 +224,15 @@ def copy(board: Board, files: dict[str, Path], digests: dict[str, str]) -> tuple
     return sent, sum(path.stat().st_size for path in files.values()) - total
 
 
-def _send_ourselves(
-    board: Board, looked: dict[str, Any], made: Bundle, places: Places, tool: str
-) -> tuple[int, int]:
+def _send_ourselves(board: Board, looked: Looked, made: Bundle, places: Places, tool: str) -> tuple[int, int]:
     """This program and what it needs, into an environment of its own on the board."""
     major, minor = looked["python"].split(".")[:2]
     glibc = abi.version(looked["glibc"])
+    if not glibc:
+        raise BoardFailed(
+            f"{board.name} does not say which glibc it has, so no wheel of this program fits for sure",
+            "deliver without --qualify and try the wheel there by hand",
+        )
     leave = REPLACEABLE
     pins = tool_wheels(made.device.machine, (int(major), int(minor)), (glibc[0], glibc[1]), leave)
     found = fetch_files(pins, places.downloads)
@@ -275,7 +279,7 @@ def _qualify(
     places = [f"VLLM_ARMORY_BUILD={tool}/build", f"VLLM_ARMORY_CACHE={tool}/cache"]
     said = board.run(["env", *places, f"{tool}/env/bin/python", f"{tool}/build_recipes/__main__.py", *words])
     try:
-        document: dict[str, Any] = json.loads(said.out)
+        document = qualified(said.out)
     except ValueError:
         last = console.one_line(" ".join(said.err.split())[-300:], 300)
         console.warn(f"qualify could not be run on {board.name} (exit {said.code}): {last}")

@@ -21,7 +21,7 @@ from build_recipes.delivery.bundle import Bundle, bundle, installing
 from build_recipes.delivery.programs import uv_program
 from build_recipes.formats.inflate import Archive
 from build_recipes.kit import console, paths, process
-from build_recipes.kit.data import Model, load_json, load_toml, write_atomic
+from build_recipes.kit.data import Model, load_json, load_toml, parse_json, write_atomic
 from build_recipes.kit.errors import ImageFailed, ToolFailed, UsageError
 from build_recipes.kit.pages import environment
 from build_recipes.kit.paths import Places
@@ -29,6 +29,7 @@ from build_recipes.kit.paths import Places
 TOOLS = ("buildah", "podman", "docker")
 ENVIRONMENT = "/opt/vllm"
 USER = "vllm"
+_YEAR_1980 = (1980, 1, 1, 0, 0, 0)
 PLATFORMS = {"aarch64": "linux/arm64", "x86_64": "linux/amd64"}
 HEALTH = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=5)"
 
@@ -185,7 +186,7 @@ def _octets(size: object) -> int:
 
 
 def _build(program: str, made: Bundle, format: str) -> list[str]:
-    platform, epoch = PLATFORMS[made.device.machine], str(_epoch(made))
+    platform, epoch = PLATFORMS[made.device.machine], str(epoch_of(made.wheel))
     if program == "docker":
         words = ["docker", "buildx", "build", "--load", "--platform", platform, "--provenance=false"]
         return [*words, "--build-arg", f"SOURCE_DATE_EPOCH={epoch}", "--file", "Containerfile"]
@@ -194,24 +195,33 @@ def _build(program: str, made: Bundle, format: str) -> list[str]:
     return [*words, "--layers=false"]
 
 
-def _manifest(made: Bundle) -> dict[str, Any]:
+def fingerprint(wheel: Path) -> str:
+    """Of the plan that a wheel was built by, from the manifest beside it; empty where that does not say it."""
     try:
-        path = made.wheel.with_name(made.wheel.name.removesuffix(".whl") + ".manifest.json")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        path = wheel.with_name(wheel.name.removesuffix(".whl") + ".manifest.json")
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found
+        return ""
+    plan = found.get("plan") if isinstance(found, dict) else None
+    return str(plan.get("fingerprint", "")) if isinstance(plan, dict) else ""
 
 
-def _epoch(made: Bundle) -> int:
-    """Seconds since 1970 that the layers carry: SOURCE_DATE_EPOCH, else the wheel's own newest member."""
+def epoch_of(wheel: Path) -> int:
+    """Seconds since 1970 that the layers carry: SOURCE_DATE_EPOCH, else the wheel's own newest member.
+
+    A zip's months and days may be anything (0 is common); the first second of 1980 stands in for what is no date.
+    """
     told = os.environ.get("SOURCE_DATE_EPOCH", "")
     if told.isdigit():
         return int(told)
     import calendar
 
-    with Archive(made.wheel) as opened:
-        return calendar.timegm((*max(row.date_time for row in opened.rows), 0, 0, 0))
+    with Archive(wheel) as opened:
+        newest = max((row.date_time for row in opened.rows), default=_YEAR_1980)
+    try:
+        return calendar.timegm((*newest, 0, 0, 0))
+    except ValueError:
+        return calendar.timegm((*_YEAR_1980, 0, 0, 0))
 
 
 def write_context(folder: Path, made: Bundle, base: str, uv: Path, *, health: bool) -> None:
@@ -252,7 +262,6 @@ def containerfile(made: Bundle, base: str, *, health: bool) -> str:
         "NVIDIA_VISIBLE_DEVICES": "all",
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
     }
-    manifest = _manifest(made)
     labels = {
         "org.opencontainers.image.title": f"vLLM {made.version} for {made.device.title}",
         "org.opencontainers.image.version": made.version,
@@ -262,7 +271,7 @@ def containerfile(made: Bundle, base: str, *, health: bool) -> str:
         "vllm-armory.device": made.device_name,
         "vllm-armory.wheel": made.wheel.name,
         "vllm-armory.wheel.sha256": next(iter(made.files.values()))[1],
-        "vllm-armory.plan.fingerprint": str(manifest.get("plan", {}).get("fingerprint", "")),
+        "vllm-armory.plan.fingerprint": fingerprint(made.wheel),
         "vllm-armory.companions": str(len(made.files) - 1),
     }
     shown = environment(__package__).overlay(autoescape=False).get_template("Containerfile")

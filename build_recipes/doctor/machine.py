@@ -243,8 +243,8 @@ def _toolkits(root: Path) -> Iterator[Toolkit]:
         text = _text(home / "version.json")
         try:
             answer = parse_json(text) if text else {}
-            version = answer.get("cuda_nvcc", answer.get("cuda", {})).get("version")
-        except (ValueError, AttributeError):
+            version = str(answer.get("cuda_nvcc", answer.get("cuda", {}))["version"])
+        except (ValueError, AttributeError, KeyError, TypeError):
             version = None
         if text or (home / "bin/nvcc").exists():
             yield Toolkit("/" + str(home.relative_to(root)), version)

@@ -26,17 +26,19 @@ else:
 
 import msgspec
 
+T = TypeVar("T")
+
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every class that is loaded from a data file: frozen, keyword only, no unknown keys."""
 
 
-T = TypeVar("T")
-
-
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML text as plain data. Raises `ValueError` where it is no TOML."""
-    document: dict[str, Any] = tomllib.loads(text)
+    """TOML text as plain data. Raises `ValueError` where it is no TOML, or nested too deeply."""
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return document
 
 
@@ -44,6 +46,14 @@ def parse_json(text: str | bytes) -> Any:
     """A JSON text as plain data. Raises `ValueError` where it is none, or nested too deeply."""
     try:
         return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def decoded(text: str | bytes, kind: type[T]) -> T:
+    """A JSON text as a value of a type. Raises `ValueError` where it is none, or of another shape, or too deep."""
+    try:
+        return msgspec.json.decode(text, type=kind)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -13,13 +13,13 @@ from build_recipes.facts import device as devices
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import paths, process
 from build_recipes.kit.console import duration, say, step, table, warn
-from build_recipes.kit.data import parse_json
+from build_recipes.kit.data import decoded
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, NotAWheel, QualifyFailed, UsageError
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 from build_recipes.qualify import environment, generate, report, static
 from build_recipes.qualify.report import FAILED, NOT_RUN, PASSED, Qualification, Tier
-from build_recipes.qualify.trial import Trial, gpu, of_script, run_script
+from build_recipes.qualify.trial import Manifest, Trial, gpu, of_script, run_script
 
 NAMES = ("audit", "import", "platform", "kernels", "generate", "omni")
 LIMITS = {"import": 300.0, "platform": 120.0, "kernels": 600.0, "generate": 420.0, "omni": 1800.0}
@@ -104,9 +104,9 @@ def prepare(wheel: Path, *, python: str, extra: str, device: str) -> tuple[Trial
             lacking = str(error.args[0])
     if lacking:
         warn(f"{lacking}; nothing can be imported or run")
-    manifest: dict[str, Any] = {}
+    manifest = Manifest()
     try:
-        manifest = parse_json(wheel.with_name(wheel.stem + ".manifest.json").read_text(encoding="utf-8"))
+        manifest = decoded(wheel.with_name(wheel.stem + ".manifest.json").read_bytes(), Manifest)
     except (OSError, ValueError):
         warn("the wheel has no manifest beside it: modules that were left out on purpose are not known")
     return Trial(wheel, version, name, entry, manifest, base, inside, folder, tuple(more)), digest, lacking

@@ -30,7 +30,7 @@ def audit(trial: Trial) -> Tier:
             files = [path for place in trial.base.libraries for path in shared_libraries(place)]
             libraries = [stack.enter_context(mapped(path)) for path in files]
         seen = audit_wheel(trial.wheel, [trial.device_name], libraries=libraries)
-    allowed = tuple(trial.manifest.get("audit", {}).get("allowed", ()))
+    allowed = tuple(trial.manifest.audit.allowed)
     bad = seen.failing(allowed)
     verdict = seen.devices[trial.device_name]
     good = not bad and verdict.verdict != "not usable"
@@ -60,7 +60,7 @@ def read_ops(trial: Trial) -> dict[str, Any]:
         files = [name for name in names if name.endswith(".so")]  # one for each Python may be there
         modules = sorted({name[: name.index(".", name.rindex("/"))].replace("/", ".") for name in files})
     left_out = {name.rsplit(".", 1)[-1] for name in trial.left_out}
-    kept, passed = ops.wanted(read, left_out, trial.manifest.get("ops") or of_release(trial.version))
+    kept, passed = ops.wanted(read, left_out, trial.manifest.ops or of_release(trial.version))
     absent = {
         space: gone for space, called in kept.items() if (gone := [one for one in called if one not in there])
     }

@@ -7,15 +7,31 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from build_recipes.facts.device import Device
 from build_recipes.kit import process
 from build_recipes.kit.console import warn
+from build_recipes.kit.data import parse_json
 from build_recipes.qualify.environment import Base
 from build_recipes.qualify.report import FAILED, Tier, judge
 
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
+
+
+class _Audit(msgspec.Struct, frozen=True):
+    allowed: list[str] = []
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a trial asks of the manifest beside a wheel."""
+
+    left_out: dict[str, str] = {}
+    ops: dict[str, list[str]] | None = None
+    """Ops by namespace that the build registers; None where it did not say."""
+    audit: _Audit = _Audit()
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,8 @@ class Trial:
     """vLLM's version with its local part."""
     device_name: str
     device: Device
-    manifest: dict[str, Any]
-    """The wheel's manifest, empty where there is none."""
+    manifest: Manifest
+    """Of the wheel; it says nothing where there is none."""
     base: Base | None
     """None where only tier 0 and the static part of tier 1 can be done."""
     python: Path | None
@@ -41,8 +57,7 @@ class Trial:
     @property
     def left_out(self) -> dict[str, str]:
         """Extension modules (``vllm._C``) that the build left out, and why."""
-        left: dict[str, str] = self.manifest.get("left_out", {})
-        return left
+        return self.manifest.left_out
 
 
 def run_script(
@@ -78,13 +93,29 @@ def run_script(
     except TimeoutError:
         ended = f"ended at its limit of {limit:.0f} s"
     try:
-        facts: dict[str, Any] = json.loads(findings.read_text(encoding="utf-8"))
+        facts = findings_of(findings.read_bytes())
     except (OSError, ValueError):
         facts = {"checks": []}
     if ended:
         warn(f"{stem}: {ended} (log: {log})")
         facts["checks"].append({"name": stem, "ok": False, "reason": ended[:600]})
     return facts
+
+
+class _Check(TypedDict):
+    name: str
+    ok: bool | None
+
+
+class _Findings(TypedDict):
+    checks: list[_Check]
+
+
+def findings_of(text: bytes) -> dict[str, Any]:
+    """What a script found, with all that is in it. Raises `ValueError` where it is cut, or of another shape."""
+    found = parse_json(text)
+    msgspec.convert(found, _Findings)
+    return dict(found)
 
 
 def of_script(number: int, name: str, facts: dict[str, Any], started: float) -> Tier:

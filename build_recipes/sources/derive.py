@@ -52,9 +52,9 @@ def derive(tree: Path) -> Derived:
         )
     plain = re.sub(r"(?m)#.*$", "", cmake)
     supported = re.search(r"set\(\s*PYTHON_SUPPORTED_VERSIONS([^)]*)\)", plain)
-    versions = [_two(word) for word in re.findall(r"\d+\.\d+", supported[1])] if supported else []
-    standards = re.findall(r"set\(\s*CMAKE_CXX_STANDARD\s+(\d+)\s*\)", plain)
-    compared = re.findall(r'CMAKE_CXX_COMPILER_VERSION\s+VERSION_LESS\s+"?([\d.]+)', plain)
+    versions = [_two(word) for word in re.findall(r"\b\d{1,4}\.\d{1,4}", supported[1])] if supported else []
+    standards = re.findall(r"set\(\s*CMAKE_CXX_STANDARD\s+(\d{1,4})\s*\)", plain)
+    compared = re.findall(r'CMAKE_CXX_COMPILER_VERSION\s+VERSION_LESS\s+"?(\d{1,9}(?:\.\d{1,9})*)', plain)
     main = re.search(
         r"VLLM_MAIN_CUDA_VERSION\"?\s*[:,].{0,200}?\bor\s+\"([\d.]+)\"", _text(tree / "vllm/envs.py"), re.S
     )

@@ -16,7 +16,7 @@ from build_recipes.facts import versions
 from build_recipes.formats.archive import unpack_sdist
 from build_recipes.kit import console
 from build_recipes.kit.console import counted
-from build_recipes.kit.data import parse_toml, write_atomic
+from build_recipes.kit.data import write_atomic
 from build_recipes.kit.errors import (
     ArmoryError,
     BadData,
@@ -57,6 +57,7 @@ from build_recipes.sources.modules import makeup
 from build_recipes.sources.own import Own, folder_of, is_release, own_lock_path, own_source
 from build_recipes.sources.repository import Repository, export_tree
 from build_recipes.sources.requirements import build_requirements
+from build_recipes.sources.rust import crates_of
 from build_recipes.sources.submodules import submodules_of
 from build_recipes.sources.wheel_members import list_members
 
@@ -165,10 +166,8 @@ def _vllm(tag: str, root: Path, sdist: FilePin | None, library: Library) -> Vllm
 def _cargo(root: Path) -> list[CargoPin]:
     pins = []
     for path in sorted(root.glob("**/Cargo.lock")):
-        content = path.read_bytes()
-        crates = len(parse_toml(content.decode()).get("package", []))
-        name = path.relative_to(root).as_posix()
-        pins.append(CargoPin(path=name, sha256=hashlib.sha256(content).hexdigest(), crates=crates))
+        name, digest = path.relative_to(root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+        pins.append(CargoPin(path=name, sha256=digest, crates=len(crates_of(path))))
     return pins
 
 

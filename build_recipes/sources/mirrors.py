@@ -30,10 +30,17 @@ def key(url: str) -> str:
     """The address of a repository without what does not matter: case, ``.git``, a trailing slash, scheme.
 
     ``https://github.com/NVIDIA/cutlass.git/`` and ``git@github.com:nvidia/cutlass`` are the same.
+
+    :raises UsageError: it is no address.
     """
     text = url.strip().rstrip("/").removesuffix(".git").rstrip("/").lower()
     text = re.sub(r"^[\w.-]+@([\w.-]+):", r"\1/", text)
-    split = urlsplit(text)
+    try:
+        split = urlsplit(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{url!r} is no address: {error}", "https://github.com/nvidia/cutlass is one"
+        ) from None
     return (split.netloc.rpartition("@")[2] + split.path) if split.scheme and split.netloc else text
 
 
@@ -46,9 +53,14 @@ def configured_mirrors(options: Sequence[str] = ()) -> dict[str, Path]:
     table: dict[str, Path] = {}
     for file in configuration_files():
         if file.is_file():
-            for url, folder in load_toml(file, Configuration).mirrors.items():
-                table[key(url)] = check_mirror(url, file.parent / user_path(folder))
+            table |= mirrors_of(file)
     return table | parse_mirrors(options)
+
+
+def mirrors_of(file: Path) -> dict[str, Path]:
+    """The mirrors of one configuration file, by `key`. Raises as `configured_mirrors`."""
+    found = load_toml(file, Configuration).mirrors
+    return {key(url): check_mirror(url, file.parent / user_path(folder)) for url, folder in found.items()}
 
 
 def parse_mirrors(pairs: Sequence[str]) -> dict[str, Path]:

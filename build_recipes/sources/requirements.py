@@ -23,7 +23,7 @@ def build_requirements(root: Path, path: str) -> tuple[list[str], str]:
             "correct `requirements` of the range in build_recipes/facts/vllm.toml",
         )
     wanted, torch = [], ""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         if not text or text.startswith("-"):
             continue

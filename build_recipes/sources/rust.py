@@ -11,17 +11,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import tomli_w
 
 from build_recipes.formats.archive import unpack
 from build_recipes.kit import process
-from build_recipes.kit.data import Model, load_toml, parse_toml
+from build_recipes.kit.data import Model, load_toml
 from build_recipes.kit.errors import BadData, ToolchainMismatch, ToolFailed
 from build_recipes.kit.host import Host
 from build_recipes.kit.once import filled
@@ -179,6 +179,42 @@ class _Slice:
 # -- crates --------------------------------------------------------------------------------------
 
 
+class Crate(msgspec.Struct, frozen=True):
+    """A crate of a Cargo.lock. Names become folders, so they are held to what cargo itself takes."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d[0-9A-Za-z.+-]{0,100}$")]
+    source: str = ""
+    """`REGISTRY`, ``git+URL?...#COMMIT``, or empty for one of the workspace's own."""
+    checksum: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256; empty where the source is no registry."""
+
+
+class _CargoLock(msgspec.Struct, frozen=True):
+    package: list[Crate] = []
+
+
+def crates_of(lock: Path) -> list[Crate]:
+    """The crates of a Cargo.lock.
+
+    :raises BadData: it is none, or a crate comes from elsewhere than crates.io or a commit of a git repository.
+    """
+    found = load_toml(
+        lock, _CargoLock, "it comes with the sources: take another release, or correct it there"
+    ).package
+    for one in found:
+        pinned = (
+            one.checksum
+            if one.source == REGISTRY
+            else re.match(r"git\+https://[^#]+#[0-9a-f]{40}$", one.source)
+        )
+        if one.source and not pinned:
+            raise BadData(
+                f"{lock}: {one.name} {one.version} is not pinned: {one.source[:200]}", "look at that file"
+            )
+    return found
+
+
 def vendor(lock: Path, into: Path, library: Library, downloads: Path) -> Path:
     """Every crate of a Cargo.lock as a folder, and cargo's configuration that names them.
 
@@ -186,30 +222,29 @@ def vendor(lock: Path, into: Path, library: Library, downloads: Path) -> Path:
     :raises NetworkError: and `OfflineError`, `RevisionMissing`: a crate cannot be fetched.
     :raises HashMismatch: a crate is not what Cargo.lock says.
     """
-    packages = parse_toml(lock.read_text(encoding="utf-8")).get("package", [])
-    ours = [one for one in packages if one.get("source")]
-    pins = _pins([one for one in ours if one["source"] == REGISTRY], downloads, library.offline)
+    ours = [one for one in crates_of(lock) if one.source]
+    pins = _pins([one for one in ours if one.source == REGISTRY], downloads, library.offline)
     files = fetch_files(list(pins.values()), downloads, offline=library.offline)
     sources: dict[str, dict[str, str]] = {"armory": {"directory": str(into / "crates")}}
     sources["crates-io"] = {"replace-with": "armory"}
 
     def fill(folder: Path) -> None:
         for one in ours:
-            target = folder / "crates" / f"{one['name']}-{one['version']}"
-            if one["source"] == REGISTRY:
+            target = folder / "crates" / f"{one.name}-{one.version}"
+            if one.source == REGISTRY:
                 target.mkdir(parents=True, exist_ok=True)
-                unpack(files[pins[one["checksum"]].filename], target, top=True)
+                unpack(files[pins[one.checksum].filename], target, top=True)
             elif not target.exists():
-                url, _, commit = one["source"].removeprefix("git+").partition("#")
+                url, _, commit = one.source.removeprefix("git+").partition("#")
                 address = url.partition("?")[0]
                 export_tree([("", library.with_commit(address, commit), commit, "")], target)
-            sums = {"files": {}, "package": one.get("checksum")}
+            sums: dict[str, object] = {"files": {}, "package": one.checksum or None}
             (target / ".cargo-checksum.json").write_bytes(msgspec.json.encode(sums))
 
     filled(into, fill)
     for one in ours:
-        if one["source"].startswith("git+"):
-            sources[one["source"].partition("#")[0]] = _git_source(one["source"])
+        if one.source.startswith("git+"):
+            sources[one.source.partition("#")[0]] = _git_source(one.source)
     config = into.with_name(f"{into.name}.config.toml")
     config.write_text(tomli_w.dumps({"source": sources, "net": {"offline": True}}), encoding="utf-8")
     return config
@@ -221,14 +256,14 @@ def _git_source(text: str) -> dict[str, str]:
     return {"git": url, **dict([query.split("=", 1)] if "=" in query else []), "replace-with": "armory"}
 
 
-def _pins(crates: list[Mapping[str, str]], downloads: Path, offline: bool) -> dict[str, FilePin]:
+def _pins(crates: list[Crate], downloads: Path, offline: bool) -> dict[str, FilePin]:
     """A pin for each crate, by checksum; sizes are asked of the registry, for those that are not here yet."""
 
-    def pin(one: Mapping[str, str]) -> FilePin:
-        name = f"{one['name']}-{one['version']}.crate"
+    def pin(one: Crate) -> FilePin:
+        name = f"{one.name}-{one.version}.crate"
         known = FilePin(
-            project=one["name"], version=one["version"], filename=name, sha256=one["checksum"], size=0,
-            url=f"{CRATES}/{one['name']}/{name}", group="source",
+            project=one.name, version=one.version, filename=name, sha256=one.checksum, size=0,
+            url=f"{CRATES}/{one.name}/{name}", group="source",
         )  # fmt: skip
         here = cached(known, downloads)
         size = here.stat().st_size if here else 0 if offline else content_length(known.url)

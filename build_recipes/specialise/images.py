@@ -16,7 +16,7 @@ from build_recipes.formats import cubin, fatbin
 from build_recipes.formats.elf import Elf, Malformed
 from build_recipes.formats.fatbin import Entry
 from build_recipes.kit.console import counted
-from build_recipes.kit.data import Model, write_atomic
+from build_recipes.kit.data import Model, decoded, write_atomic
 from build_recipes.kit.errors import CompileFailed, NotAWheel
 from build_recipes.specialise.toolkit import Assembler
 
@@ -87,6 +87,8 @@ class Store:
 
     def __init__(self, cache: Path, work: Path) -> None:
         self.cache, self.work = cache / "images", work
+        self._shown: set[str] = set()
+        """Keys of the jobs whose image was held against what is said of it."""
 
     def input(self, job: Job) -> Path:
         """Where a job's PTX or cubin lies while it waits."""
@@ -104,10 +106,22 @@ class Store:
         place = self._place(job)
         try:
             entry = place.with_suffix(".entry").read_bytes()
-            made = msgspec.json.decode(place.with_suffix(".json").read_bytes(), type=Made)
-        except (OSError, msgspec.MsgspecError):
+            made = decoded(place.with_suffix(".json").read_bytes(), Made)
+        except (OSError, ValueError):
             return None
-        return (entry, made) if hashlib.sha256(entry).hexdigest() == made.entry else None
+        if hashlib.sha256(entry).hexdigest() != made.entry:
+            return None
+        if job.key not in self._shown:  # that what is said of the entry is so
+            try:
+                (container,) = fatbin.containers(memoryview(fatbin.packed([entry])), place.name)
+                (found,) = container.entries
+                shown = _made(job, found, bytes(found.decode()))
+            except (Malformed, ValueError):
+                return None
+            if made != shown:
+                return None
+            self._shown.add(job.key)
+        return entry, made
 
     def put(self, job: Job) -> Made:
         """Take a finished image in from `output`.
@@ -133,18 +147,22 @@ class Store:
             )
         if job.kind == "pack" and hashlib.sha256(code).digest() != job.source:
             raise CompileFailed(f"{job.name}: packing changed the code", "report it")
-        made = Made(
-            entry=hashlib.sha256(entry.raw).hexdigest(),
-            cubin=hashlib.sha256(code).hexdigest(),
-            source=job.source.hex(),
-            kind=job.kind,
-            arch=job.arch,
-            ptxas=job.assembler.version,
-            size=len(code),
-        )
+        made = _made(job, entry, code)
         write_atomic(self._place(job).with_suffix(".entry"), bytes(entry.raw))
         write_atomic(self._place(job).with_suffix(".json"), msgspec.json.encode(made))
         return made
+
+
+def _made(job: Job, entry: Entry, code: bytes) -> Made:
+    return Made(
+        entry=hashlib.sha256(entry.raw).hexdigest(),
+        cubin=hashlib.sha256(code).hexdigest(),
+        source=job.source.hex(),
+        kind=job.kind,
+        arch=job.arch,
+        ptxas=job.assembler.version,
+        size=len(code),
+    )
 
 
 def options_of(entry: Entry) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 with atheris.instrument_imports(include=["build_recipes"]):
     import targets
+    from target import taken
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         folder = work / "in"
         folder.mkdir()
         try:
-            targets.taken(target, data, folder)
+            taken(target, data, folder)
         finally:
             shutil.rmtree(folder)
 

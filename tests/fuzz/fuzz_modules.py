@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import targets
+from readers import rewrite_module
 
 from build_recipes.formats.elf import Elf
 
@@ -48,7 +48,7 @@ def run(count: int, seed: int) -> Counter[str]:
         if chance.random() < 0.05:
             del data[chance.randrange(len(data)) :]
         try:
-            found[targets.rewrite_module(bytes(data))] += 1
+            found[rewrite_module(bytes(data))] += 1
         except Exception:
             traceback.print_exc()
             Path(f"/tmp/fuzz-module-{seed}-{number}.so").write_bytes(data)

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import targets
+from target import taken
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 SECONDS = 0.5
@@ -32,7 +33,7 @@ def test_what_once_crashed_a_reader(path: Path, tmp_path: Path) -> None:
     (target,) = (
         value for key, value in targets.TARGETS.items() if path.name.startswith(f"{key.replace(' ', '-')}-")
     )
-    targets.taken(target, path.read_bytes(), tmp_path)
+    taken(target, path.read_bytes(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -40,4 +41,4 @@ def test_what_once_crashed_a_reader(path: Path, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_what_is_nothing_at_all(name: str, data: bytes, tmp_path: Path) -> None:
-    targets.taken(targets.TARGETS[name], data, tmp_path)
+    taken(targets.TARGETS[name], data, tmp_path)

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from build_recipes.formats.wheel import Wheel as WheelFile
 from build_recipes.kit.console import warn
-from build_recipes.kit.data import Model, parse_json
+from build_recipes.kit.data import Model, decoded
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.nightly.config import Publish
 
@@ -81,8 +81,11 @@ def release_tag(label: str) -> str:
 def read(content: bytes, where: str) -> Catalogue:
     """A catalogue; an empty one, with a warning, where it is none: what is there is found again by its files."""
     try:
-        return msgspec.convert(parse_json(content), Catalogue)
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        found = decoded(content, Catalogue)
+        for one in found.wheels:
+            Version(one.version)
+        return found
+    except ValueError as error:
         warn(f"the catalogue of {where} is not right and is made anew: {error}")
         return Catalogue()
 

@@ -17,8 +17,10 @@ from target import Target, put
 from wheel_maker import DATA, make_wheel
 
 from build_recipes.audit import exports, installed, origin
-from build_recipes.build import registrations, sampling, survey
+from build_recipes.build import registrations
 from build_recipes.build.stages import given
+from build_recipes.build.survey import cells as kept_cells
+from build_recipes.build.survey import sampling
 from build_recipes.build.units import costs, graph
 from build_recipes.delivery import companions, image
 from build_recipes.delivery.looked import looked, qualified
@@ -77,19 +79,18 @@ def spread(data: bytes, folder: Path, names: list[str]) -> None:
 def cells() -> list[bytes]:
     whole = {"tag": "v0.12.0", "device": "thor", "stage": "done", "cpu_s": 9.0, "units": {"_C": ["a.cu.o"], "x": None},
              "modules": {"_C": {"kind": "kernel", "units": 3, "native": 2, "jit": 1, "none": 0}}, "lacks": ["cutlass v4"],
-             "compiled": {"_C": ""}, "missing": {"cutlass": "_C"}}  # fmt: skip
+             "compiled": {"_C": {"unit": "_C/a.cu.o", "codes": ["sm_110"], "pair": "v0.12.0 thor", "ok": True, "seconds": 3}}, "missing": {"cutlass": "_C"}}  # fmt: skip
     return packed(whole, {"tag": "v0.11.1", "device": "orin", "stage": "fetch", "error": "x", "code": 26})
 
 
 def read_cell(data: bytes, folder: Path) -> bool:
     """A cell that a survey left, told and written to the page of the survey."""
-    put(data, folder, "build/survey/cells/v0.12.0-thor.json")
-    found = survey.read_cells(places_of(folder))
-    for cell in found:
-        survey.one_line(cell)
+    cell = kept_cells.read(put(data, folder, "v0.12.0-thor.json"))
+    if cell is not None:
+        kept_cells.one_line(kept_cells.costed(kept_cells.in_order([cell])[0]))
     put(b"[%s]" % data, folder, "survey.json")
     drawn = survey_page.read(folder / "survey.json")
-    return bool(found) and bool(drawn.rows)
+    return cell is not None and bool(drawn.rows)
 
 
 def read_sample(data: bytes, folder: Path) -> bool:

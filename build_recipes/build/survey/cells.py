@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from packaging.version import Version
 
 from build_recipes.build.survey.sampling import Sample
@@ -67,16 +67,19 @@ class Cell:
         return [target for target in found if target not in self.compiled]
 
 
-def of_row(row: Mapping[str, Any]) -> Cell:
+def of_row(row: object) -> Cell:
     """A cell from plain data, less what this version does not know.
 
-    :raises TypeError: it names no tag or device.
+    :raises ValueError: it names no tag or device, or is of another shape.
     """
-    known = {one.name for one in fields(Cell)}
-    cell = Cell(**{key: value for key, value in row.items() if key in known})
-    cell.compiled = {
-        target: Sample.of_row(one) for target, one in row.get("compiled", {}).items() if isinstance(one, dict)
-    }
+    if isinstance(row, dict) and isinstance(
+        row.get("compiled"), dict
+    ):  # an older version kept the error alone
+        row = {**row, "compiled": {key: one for key, one in row["compiled"].items() if isinstance(one, dict)}}
+    cell = msgspec.convert(row, Cell)
+    Version(cell.tag[1:])
+    if cell.device not in devices.devices():
+        raise ValueError(f"there is no device {cell.device}")
     return cell
 
 
@@ -84,7 +87,7 @@ def read(path: Path) -> Cell | None:
     """A cell that is kept; None where it is torn or not there."""
     try:
         return of_row(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 
@@ -109,7 +112,7 @@ def costed(cell: Cell) -> Cell:
 def one_line(cell: Cell) -> str:
     """A cell in a few words."""
     if not cell.done:
-        return f"stops at {cell.stage} ({cell.code}): {cell.error.splitlines()[0]}"
+        return f"stops at {cell.stage} ({cell.code}): {cell.error.partition(chr(10))[0]}"
     text = f"{counted(cell.count, 'unit')}, {cell.cpu_s / 60:.0f} CPU min"
     if unknown := [target for target, units in cell.units.items() if units is None]:
         text += f"; not known: {', '.join(unknown)}"

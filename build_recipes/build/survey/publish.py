@@ -26,7 +26,7 @@ def _published(docs: Path) -> list[Cell]:
         cells = [of_row(row) for row in parse_json((docs / "survey.json").read_text(encoding="utf-8"))]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise BadData(
             f"{docs / 'survey.json'} cannot be read ({error}); its cells would be lost",
             f"git checkout {docs / 'survey.json'}, then the same command again",

@@ -13,15 +13,14 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from build_recipes.build.units.costs import expected
 from build_recipes.build.units.graph import Command, plain
 from build_recipes.kit import process
 from build_recipes.kit.console import say
-from build_recipes.kit.data import parse_json, write_atomic
+from build_recipes.kit.data import decoded, write_atomic
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,6 @@ class Sample:
     """Peak memory of its largest process, GiB."""
     error: str = ""
     """The compiler's first error."""
-
-    @staticmethod
-    def of_row(row: Mapping[str, Any]) -> Sample:
-        """A sample from plain data.
-
-        :raises TypeError, KeyError: it is none.
-        """
-        known = {one.name for one in fields(Sample)}
-        return Sample(
-            **{key: value for key, value in {**row, "codes": tuple(row["codes"])}.items() if key in known}
-        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +104,8 @@ def try_one(command: Command, bench: Bench) -> Sample | None:
 
 def _read(note: Path) -> Sample | None:
     try:
-        return Sample.of_row(parse_json(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
+        return decoded(note.read_bytes(), Sample)
+    except (OSError, ValueError):
         return None
 
 

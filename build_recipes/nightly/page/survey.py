@@ -35,11 +35,11 @@ def read(path: Path) -> Survey:
         rows = parse_json(path.read_text(encoding="utf-8"))
         cells = [of_row(row) for row in rows]
         tags = sorted({cell.tag for cell in cells}, key=lambda tag: Version(tag[1:]), reverse=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        by = {(cell.tag, cell.device): cell for cell in cells}
+        names = [name for name in devices() if any(cell.device == name for cell in cells)]
+        return Survey(names, [(tag, [_entry(by.get((tag, name))) for name in names]) for tag in tags])
+    except (OSError, ValueError, TypeError):
         return Survey([], [])
-    by = {(cell.tag, cell.device): cell for cell in cells}
-    names = [name for name in devices() if any(cell.device == name for cell in cells)]
-    return Survey(names, [(tag, [_entry(by.get((tag, name))) for name in names]) for tag in tags])
 
 
 def _entry(cell: Cell | None) -> Entry:

@@ -37,7 +37,9 @@ def qualify(*words: str | Path, wheels: Path) -> subprocess.CompletedProcess[str
 
 def a_trial(folder: Path, python: Path | None = None) -> trial.Trial:
     entry = devices.device("thor")
-    return trial.Trial(folder / "x.whl", "0.12.0+cu130.thor", "thor", entry, trial.Manifest(), None, python, folder)
+    return trial.Trial(
+        folder / "x.whl", "0.12.0+cu130.thor", "thor", entry, trial.Manifest(), None, python, folder
+    )
 
 
 # -- which tiers, which memory

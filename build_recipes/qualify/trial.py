@@ -107,8 +107,12 @@ class _Check(TypedDict):
     ok: bool | None
 
 
+class _Told(_Check, total=False):
+    reason: str
+
+
 class _Findings(TypedDict):
-    checks: list[_Check]
+    checks: list[_Told]
 
 
 def findings_of(text: bytes) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from build_recipes.kit.paths import Places, user_path
 from build_recipes.sources.download import fetch_files
 from build_recipes.sources.registry import file_pins
 
+_MOST = 1 << 30
+"""Bytes of a list in the cache, unpacked."""
+
 
 class _Exported(Model, frozen=True):
     soname: str
@@ -90,9 +93,10 @@ def of_wheel(wheel: Path, places: Places) -> list[Listed]:
     kept = places.cache / "exports" / f"{digest}.json.zst"
     with contextlib.suppress(OSError, BadData, msgspec.MsgspecError, zstandard.ZstdError):
         stored = kept.read_bytes()
-        if not zstandard.get_frame_parameters(stored).has_checksum:
+        frame = zstandard.get_frame_parameters(stored)
+        if not frame.has_checksum or frame.content_size > _MOST:
             raise BadData(f"{kept} cannot tell whether it is whole", "it is made again")
-        raw = zstandard.ZstdDecompressor().decompress(stored, max_output_size=1 << 30)
+        raw = zstandard.ZstdDecompressor().decompress(stored)
         known = msgspec.json.decode(raw, type=_Cached).libraries
         return [Listed(one.soname, tuple(one.needed), frozenset(one.names)) for one in known]
     found = []

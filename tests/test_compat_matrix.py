@@ -16,10 +16,11 @@ import msgspec
 import pytest
 from chromium import chromium
 
+from build_recipes.door.program import program
 from build_recipes.kit.errors import CouldNotCheck
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
-from build_recipes.verify.check import Asked, Checker
+from build_recipes.verify.check import Asked, Checker, show
 from build_recipes.verify.judge import matrix, suggest
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.tree import Tree, open_tree
@@ -127,7 +128,7 @@ def test_where_names_went_and_who_had_them_last(published: Places) -> None:
     assert [b.moved_to for b in found.cells["1.0rc1", "1.2.0"].breaks] == ["vllm.old"]
     checker = Checker(published)
     report = checker.judge(checker.release("vllm_omni", "1.0rc1"), checker.release("vllm", "1.1.1"))
-    assert [b.moved_to for b in report.breaks] == ["last in 1.1.0"]
+    assert [b.moved_to for b in report.breaks] == ["was in 1.0.0"]  # the pair's own vLLM: no other is read
 
 
 def test_a_new_release_costs_one_row(published: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,3 +282,48 @@ def test_calls_and_classes_that_fail_an_import_count(places: Places) -> None:
     assert sorted((b.kind, b.file, b.line) for b in cell.breaks) == sorted(
         (b.kind, b.file, b.line) for b in report.breaks
     )
+
+
+def test_what_is_kept_changes_no_verdict(published: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cold, warm, after a matrix, and after other pairs in any order: the same text."""
+    pairs = [("1.1", "1.0.0"), ("1.2", "1.0.0"), ("1.2", "1.1.1"), ("1.0rc1", "1.2.0"), ("1.1", "1.2.0")]
+
+    def told(checker: Checker, omni: str, vllm: str) -> tuple[dict[str, Any], str]:
+        report = checker.judge(checker.release("vllm_omni", omni), checker.release("vllm", vllm))
+        capsys.readouterr()
+        show(report)
+        document = report.as_json()
+        assert document.pop("suggest")["from"] == made  # it says itself what it is from
+        return document, capsys.readouterr().err
+
+    made = None
+    store = published.cache / "compat" / "parsed.sqlite"
+    cold = {}
+    for pair in pairs:
+        for path in store.parent.glob("parsed.sqlite*"):
+            path.unlink()
+        cold[pair] = told(Checker(published), *pair)
+    went = {b["moved_to"] for document, _ in cold.values() for b in document["breaks"]}
+    assert {"was in 1.1.0", "vllm.old"} <= went
+    for order in (pairs, pairs[::-1]):
+        checker = Checker(published)
+        assert {pair: told(checker, *pair) for pair in order} == cold
+    made = f"matrix of {suggest.remember(Checker(published).store, matrix.compute(published).cells).made}"
+    assert {pair: told(Checker(published), *pair) for pair in pairs} == cold
+    with Checker(published).store.connection as connection:
+        connection.execute("DELETE FROM entry WHERE kind LIKE 'report%'")
+    assert {pair: told(Checker(published), *pair) for pair in pairs} == cold
+
+
+def test_one_command_makes_the_counts_that_come_with_the_project(
+    published: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--matrix --record`` writes them once, and keeps those of pairs that it did not judge."""
+    old = suggest.Counts(made="2025-01-01", counts={"0.9": {"0.8.5": 3}, "1.1": {"1.0.0": 9}})
+    assert suggest.ship(old)
+    program.run(["armory", "verify-omni", "--matrix", "--record"], exit=False)
+    shipped = suggest.SHIPPED.read_text()
+    assert '"0.9" = { "0.8.5" = 3 }' in shipped and '"1.1" = { "1.0.0" = 1, "1.1.0" = 0' in shipped
+    program.run(["armory", "verify-omni", "--matrix", "--record"], exit=False)
+    assert suggest.SHIPPED.read_text() == shipped
+    assert "nothing new for" in capsys.readouterr().err

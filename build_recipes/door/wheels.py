@@ -130,7 +130,7 @@ def qualify(
         runner.show(done)
 
 
-@command(Verify, without=("omni",))
+@command(Verify, without=("omni", "record"))
 def verify(options: Verify) -> None:
     """Tell whether a package imports with this vLLM, and whether both can be installed, from their sources."""
     from build_recipes.kit.errors import UsageError
@@ -148,12 +148,15 @@ def verify(options: Verify) -> None:
 @command(Verify, without=("package", "from_"))
 def verify_omni(options: Verify) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
+    from build_recipes.kit.errors import UsageError
     from build_recipes.verify import command
 
     if options.matrix or (options.html and not (options.tag or options.omni or options.vllm)):
         _no_pair(options)
-        command.matrix(html=options.html, json=options.json)
+        command.matrix(html=options.html, json=options.json, record=options.record)
         return
+    if options.record:
+        raise UsageError("--record keeps a matrix", "./inv verify-omni --matrix --record")
     command.verify(options)
 
 

@@ -14,12 +14,7 @@ from build_recipes.kit import console, paths
 from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
 from build_recipes.kit.paths import Places, user_path
 from build_recipes.verify import packages
-from build_recipes.verify.judge.answers import MISSING
-from build_recipes.verify.judge.matrix import kept_table
-from build_recipes.verify.judge.moved import History
-from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.suggest import known, suggest
-from build_recipes.verify.judge.table import Table
 from build_recipes.verify.judge.verdict import BREAKS, CLEAN, UNDECIDED, Break, Report, judge
 from build_recipes.verify.packages import Package
 from build_recipes.verify.read import releases
@@ -45,7 +40,6 @@ class Checker:
         self.package = package or packages.named("vllm-omni")
         self.store = Store(places.cache / "compat" / "parsed.sqlite")
         self._trees: dict[tuple[str, str], Tree] = {}
-        self._answers: list[tuple[str, Table]] | None = None
 
     # -- what was asked
 
@@ -163,7 +157,10 @@ class Checker:
         return self.release(VLLM, allowed[-1]) if allowed else None
 
     def judge(self, omni: Tree, vllm: Tree, calls: bool = True) -> Report:
-        """The verdict on a pair, from the store where it was judged before."""
+        """The verdict on a pair, from the store where it was judged before. It is of the three archives alone: what
+        else the store holds, and who was judged before, changes nothing of it. `Report.suggest` is beside it, and says
+        which matrix it is from.
+        """
         baseline = self.baseline(omni, vllm) if calls else None
         kind = f"report {code_digest()}"
         names = [omni.identity, vllm.identity, baseline.identity if baseline is not None else ""]
@@ -172,7 +169,7 @@ class Checker:
         if kept is not None:
             return self._with_suggestions(msgspec.msgpack.decode(kept, type=Report))
         with no_collection():
-            report = judge(omni, vllm, baseline, self._history(vllm, baseline))
+            report = judge(omni, vllm, baseline)
         report.package = self.package.distribution
         self.store.put_many(kind, {key: msgspec.msgpack.encode(report)})
         return self._with_suggestions(report)
@@ -180,30 +177,6 @@ class Checker:
     def _with_suggestions(self, report: Report) -> Report:
         report.suggest = suggest(known(self.store, self.package.distribution), report.omni, report.vllm)
         return report
-
-    def _history(self, vllm: Tree, baseline: Tree | None) -> History | None:
-        """Who had a name before: the releases a matrix has asked, else the vLLM that is compared with."""
-        version = _version(vllm.version)
-        resolver = Resolver(baseline) if baseline is not None else None
-
-        def had(module: str, name: str) -> str | None:
-            for older, table in reversed(self._tables()):
-                if (version is None or Version(older) < version) and table.has(module, name):
-                    return f"last in {older}"
-            if resolver is None or baseline is None:
-                return None
-            found = resolver.name(module, name) if name else resolver.module(module)
-            return f"was in {baseline.version}" if found.status not in MISSING else None
-
-        return had
-
-    def _tables(self) -> list[tuple[str, Table]]:
-        if self._answers is None:
-            published = releases.listing(VLLM, self.places).releases
-            self._answers = [
-                (r.version, t) for r in published if (t := kept_table(self.store, r)) is not None
-            ]
-        return self._answers
 
 
 def _version(text: str) -> Version | None:

@@ -161,13 +161,12 @@ def _document(
 def matrix(*, html: str, json: bool, record: bool = False, package: str = "") -> None:
     """Judge all pairs and print the heat map, or one JSON document; write the page where one is named.
 
-    :param record: also write the numbers that come with the project.
+    :param record: also write the counts of vllm-omni's matrix to the file that comes with the project.
     :param package: the distribution; vllm-omni where it is empty.
     :raises CouldNotCheck: the releases are not known.
     """
     from build_recipes.verify.judge import suggest
     from build_recipes.verify.judge.matrix import compute
-    from build_recipes.verify.read.store import Store
     from build_recipes.verify.show import heatmap
     from build_recipes.verify.show.page import page
 
@@ -180,7 +179,8 @@ def matrix(*, html: str, json: bool, record: bool = False, package: str = "") ->
         write_atomic(Path(html), page(found))
         console.say(f"wrote {html}")
     if record:
-        suggest.ship(suggest.known(Store(places.cache / "compat" / "parsed.sqlite")))
+        new = suggest.ship(suggest.counts(found.cells))
+        console.say(f"{'wrote' if new else 'nothing new for'} {suggest.SHIPPED.name}")
     if json:
         console.emit_json(heatmap.as_json(found))
     else:

@@ -28,6 +28,9 @@ class Options:
     env: str = option("", "an environment that is used as it is, instead of a new one, for --run and --stub")
     limit: int = option(1800, "seconds for all real imports")
     matrix: bool = option(False, "judge all releases on all releases")
+    record: bool = option(
+        False, "with --matrix: write its counts into the project, where suggestions come from"
+    )
     html: str = option("", "write the pair, or with --matrix all of them, as one page to this file")
     device: str = option("thor", "device that requirements are resolved for")
     resolve: bool = option(

@@ -322,6 +322,7 @@ def _omni(runner: _Runner, asked: Asked) -> None:
     pairs = [(asked.tag, omni) for omni in reversed(known)] + [(tag, known[-1]) for tag in reversed(tags)]
     for tag, omni in pairs:
         _pair(runner, tag, omni, ["--tag", tag])
+    runner.run("omni matrix", ["verify-omni", "--matrix", "--record"])
     mine = [row for row in runner.done.omni if row["tag"] == asked.tag]
     if mine and all(row["verdict"] == "breaks" for row in mine):
         runner.done.person.append("no release of vllm-omni that was tried fits it yet")

@@ -21,7 +21,7 @@ from build_recipes.sources.own import is_release
 
 CHANGES = "changes.json"
 WRITES = ("build_recipes/locks/", "build_recipes/facts/vllm.toml", "build_recipes/build/units/surveyed.json.xz",
-          "docs/adopted/", "docs/survey.json", "docs/survey.md")  # fmt: skip
+          "build_recipes/verify/judge/matrix.toml", "docs/adopted/", "docs/survey.json", "docs/survey.md")  # fmt: skip
 """Where an adoption writes, below the checkout; nothing else is proposed."""
 
 

@@ -60,12 +60,6 @@ class Matrix:
         return [v for v in self.vllm if (found := self.cells.get((omni, v))) and not found.decisive]
 
 
-def kept_table(store: Store, vllm: Published) -> Table | None:
-    """What an earlier matrix has heard from a vLLM release."""
-    kept = store.get(f"answers {code_digest(*JUDGING)}", bytes.fromhex(vllm.sha256))
-    return msgspec.msgpack.decode(kept, type=Answered)[0] if kept is not None else None
-
-
 def compute(
     places: Places,
     workers: int = WORKERS,
@@ -216,7 +210,7 @@ def _judge(
         _store(places),
         published.sha256,
     )
-    from build_recipes.verify.check import Checker  # it asks this module for what was answered
+    from build_recipes.verify.check import Checker  # it stands above
 
     release = Release(tree.summaries(), Resolver(tree), entry_points(tree))
     tiers = reach(tree, release.summaries, release.clean.edges)

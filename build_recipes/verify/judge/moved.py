@@ -1,4 +1,4 @@
-"""Where a name went: the module of the same release that defines it now, or the last release that had it."""
+"""Where a name went: the module of the same release that defines it now, or an older one that had it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEFINED = re.compile(r"\n(?:(?:class|def|async def)[ ]+(\w+)|(\w+)[ ]*(?::[^=\n
 _NAMES = msgspec.msgpack.Decoder(list[str])
 
 History = Callable[[str, str], "str | None"]
-"""The last release before this one that had a module's name."""
+"""Whether the vLLM that is compared with had a module's name: ``was in 0.14.0``."""
 
 
 Moved = Callable[[str, "str | None", str], "str | None"]
@@ -34,18 +34,18 @@ class Mover:
         self._places: dict[str, list[str]] | None = None
 
     def where(self, module: str, name: str | None, kind: str) -> str | None:
-        """``vllm.other.module``, ``last in 0.11.2``, or None where it was never seen."""
+        """``vllm.other.module``, ``was in 0.14.0``, or None where neither vLLM has it."""
         if kind == NO_ATTRIBUTE and name and "." in name:
             return None
         if name and name != "*":
             found = [other for other in self._defined(name) if other != module]
             if found:
-                return max(found, key=lambda other: (_nearness(module, other), -len(other)))
+                return _nearest(module, found)
         elif module.rpartition(".")[2]:
             last = "." + module.rpartition(".")[2]
             same = [other for other in self.tree.modules if other.endswith(last) and self.tree.modules[other]]
             if same:
-                return max(same, key=lambda other: (_nearness(module, other), -len(other)))
+                return _nearest(module, same)
         return self.history(module, name or "") if self.history else None
 
     def _defined(self, name: str) -> list[str]:
@@ -74,6 +74,11 @@ def defined_names(tree: Tree) -> dict[str, list[str]]:
         found[module] = _NAMES.decode(kept[key])
     tree.store.put_many(kind, fresh)
     return found
+
+
+def _nearest(module: str, found: list[str]) -> str:
+    """The one that shares most of its name; of several the shortest, then the first by name."""
+    return min(found, key=lambda other: (-_nearness(module, other), len(other), other))
 
 
 def _nearness(one: str, other: str) -> int:

@@ -38,47 +38,61 @@ def known(store: Store, distribution: str = "vllm-omni") -> Counts:
     kept = store.get("counts", distribution.encode())
     if kept is None:
         return shipped
-    own = msgspec.msgpack.decode(kept, type=Counts)
-    merged = {
-        omni: {**shipped.counts.get(omni, {}), **own.counts.get(omni, {})}
-        for omni in shipped.counts | own.counts
-    }
-    return Counts(made=own.made, counts=merged)
+    return _merged(shipped, msgspec.msgpack.decode(kept, type=Counts))
+
+
+def counts(cells: dict[tuple[str, str], Cell]) -> Counts:
+    """The numbers of a matrix, of today."""
+    found: dict[str, dict[str, int]] = {}
+    for (omni, vllm), entry in cells.items():
+        found.setdefault(omni, {})[vllm] = entry.decisive
+    return Counts(made=time.strftime("%F", time.gmtime()), counts=found)
 
 
 def remember(store: Store, cells: dict[tuple[str, str], Cell], distribution: str = "vllm-omni") -> Counts:
     """Keep the numbers of a matrix."""
-    counts: dict[str, dict[str, int]] = {}
-    for (omni, vllm), entry in cells.items():
-        counts.setdefault(omni, {})[vllm] = entry.decisive
-    found = Counts(made=time.strftime("%F", time.gmtime()), counts=counts)
+    found = counts(cells)
     store.put_many("counts", {distribution.encode(): msgspec.msgpack.encode(found)})
     return found
 
 
-def ship(found: Counts) -> None:
-    """Write the numbers to the file that comes with the project: one line per vllm-omni release."""
+def ship(found: Counts) -> bool:
+    """Put numbers into the file that comes with the project, one line per vllm-omni release; pairs that were not
+    judged now stay. Returns whether any is new.
+    """
+    old = load_toml(SHIPPED, Counts) if SHIPPED.exists() else Counts(made="", counts={})
+    found = _merged(old, found)
+    if found.counts == old.counts:
+        return False
     lines = [
         "#:schema ../../../docs/schemas/verify-judge-matrix.json",
-        "# Made by command.matrix(record=True): names missing at import, vllm-omni by vLLM; do not edit.",
+        "# Made by ./inv verify-omni --matrix --record: what breaks at import, vllm-omni by vLLM; do not edit.",
     ]
     lines += [f'made = "{found.made}"', "", "[counts]"]
     for omni, row in sorted(found.counts.items(), key=lambda item: Version(item[0])):
         cells = ", ".join(f'"{vllm}" = {row[vllm]}' for vllm in sorted(row, key=Version))
         lines.append(f'"{omni}" = {{ {cells} }}')
     write_atomic(SHIPPED, "\n".join(lines) + "\n")
+    return True
 
 
-def suggest(counts: Counts, omni: str, vllm: str) -> dict[str, Any]:
+def _merged(old: Counts, new: Counts) -> Counts:
+    rows = old.counts | new.counts
+    return Counts(
+        made=new.made, counts={row: {**old.counts.get(row, {}), **new.counts.get(row, {})} for row in rows}
+    )
+
+
+def suggest(known: Counts, omni: str, vllm: str) -> dict[str, Any]:
     """For a pair: the vllm-omni releases without a break on this vLLM, the vLLM releases without a break under
     this vllm-omni, both oldest first, and of each the nearest in version."""
-    rows = sorted((o for o in counts.counts if counts.get(o, vllm) == 0), key=Version)
-    columns = sorted((v for v, n in counts.counts.get(omni, {}).items() if n == 0), key=Version)
+    rows = sorted((o for o in known.counts if known.get(o, vllm) == 0), key=Version)
+    columns = sorted((v for v, n in known.counts.get(omni, {}).items() if n == 0), key=Version)
     return {
         "omni": rows,
         "vllm": columns,
         "nearest": {"omni": _nearest(rows, omni), "vllm": _nearest(columns, vllm)},
-        "from": f"matrix of {counts.made}" if counts.made else None,
+        "from": f"matrix of {known.made}" if known.made else None,
     }
 
 

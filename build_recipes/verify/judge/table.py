@@ -68,12 +68,6 @@ class Table(msgspec.Struct):
         found = self.replies.get(" ".join(question))
         return _FOUND if found is None else Answer(found.status, found.error, found.detail)
 
-    def has(self, module: str, name: str) -> bool:
-        """Whether a name (or, where it is empty, a module) was asked for and is there."""
-        question = ("n", module, name) if name else ("m", module, "")
-        reply = self.replies.get(" ".join(question))
-        return question in self.asked and (reply is None or reply.status not in MISSING)
-
     def load(self, target: str, path: list[str]) -> tuple[Answer, str, str]:
         """Reading attributes of something imported."""
         found = self.replies.get(f"a {target} {'.'.join(path)}")

@@ -42,7 +42,7 @@ class Break(msgspec.Struct):
     chain: list[str]
     """Modules of vllm-omni from an entry point to this file."""
     moved_to: str | None
-    """The module that defines the name now, or the last release that had it."""
+    """The module that defines the name now, or ``was in`` the vLLM that is compared with, ``last in`` one of a matrix."""
 
 
 class CallBreak(msgspec.Struct):
@@ -149,22 +149,24 @@ def _entry(event: Event, reached: Reached, where: Moved) -> Break:
     )
 
 
-def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None, history: History | None = None) -> Report:
+def judge(omni: Tree, vllm: Tree, baseline: Tree | None = None) -> Report:
     """The verdict on a pair, made again. It is ``unknown`` where no break was found and a file that the import needs
     could not be read.
 
-    :param baseline: the vLLM that this vllm-omni was made for; calls are compared with it.
-    :param history: who had a name before that this vLLM has nowhere.
+    :param baseline: the vLLM that this vllm-omni was made for; calls are compared with it, and names that this vLLM
+        has nowhere are looked for in it.
     """
-    return with_room(lambda: _judge(omni, vllm, baseline, history))
+    return with_room(lambda: _judge(omni, vllm, baseline))
 
 
-def _judge(omni: Tree, vllm: Tree, baseline: Tree | None, history: History | None) -> Report:
+def _judge(omni: Tree, vllm: Tree, baseline: Tree | None) -> Report:
+    vllm.look_anew()
     summaries = omni.summaries()
     own, resolver = Resolver(omni), Resolver(vllm)
     played = Player(own, summaries, resolver).play(entry_points(omni))
     tiers = reach(omni, summaries, played.edges)
-    mover = Mover(vllm, history)
+    then = Resolver(baseline) if baseline is not None and baseline.identity != vllm.identity else None
+    mover = Mover(vllm, _history(then) if then is not None else None)
     breaks: list[Break] = []
     warnings: list[Break] = []
     for event in played.events:
@@ -176,8 +178,8 @@ def _judge(omni: Tree, vllm: Tree, baseline: Tree | None, history: History | Non
     unread = _unread(omni, vllm, tiers, played.unread)
     by_file = {omni.modules[module]: reached for module, reached in tiers.items()}
     calls: list[CallBreak] = []
-    if baseline is not None and baseline.identity != vllm.identity:
-        for key, finding in _news(summaries, own, Resolver(baseline), resolver).items():
+    if baseline is not None and then is not None:
+        for key, finding in _news(summaries, own, then, resolver).items():
             reached = by_file[key.file]
             calls.append(
                 CallBreak(
@@ -204,6 +206,16 @@ def _judge(omni: Tree, vllm: Tree, baseline: Tree | None, history: History | Non
         baseline=(baseline.version or baseline.index.origin) if baseline is not None else "",
         unread=unread,
     )
+
+
+def _history(then: Resolver) -> History:
+    """Whether the vLLM that is compared with had a name."""
+
+    def had(module: str, name: str) -> str | None:
+        found = then.name(module, name) if name else then.module(module)
+        return None if found.status in MISSING else f"was in {then.version or then.tree.index.origin}"
+
+    return had
 
 
 def _unread(

@@ -70,8 +70,7 @@ class Tree:
         self.problems: dict[str, str] = dict(index.unread)
         self.modules = modules_of(index.files)
         self.products = products_of(index)
-        self._summaries: dict[str, Summary | None] = {}
-        self._more: dict[tuple[str, str], Summary | None] = {}
+        self._summaries: dict[tuple[str, str], Summary | None] = {}
         self._all: dict[str, Summary] = {}
 
     @property
@@ -89,10 +88,14 @@ class Tree:
         """A digest of all that a verdict is made from: contents, metadata, compiled modules, and the name."""
         return hashlib.blake2b(_ENCODER.encode(self.index), digest_size=16).hexdigest()
 
+    def look_anew(self) -> None:
+        """Forget which files were met that could not be read: the next verdict has met none yet."""
+        self.problems = dict(self.index.unread)
+
     @property
     def looked_at(self) -> set[str]:
         """Modules that were asked for so far."""
-        return {*self._summaries, *(module for module, _ in self._more)}
+        return {module for module, _ in self._summaries}
 
     def source(self, path: str) -> bytes:
         """The content of a file."""
@@ -104,7 +107,6 @@ class Tree:
         """Let go of the contents; summaries stay."""
         self._contents = None
         self._summaries.clear()
-        self._more.clear()
         self._all.clear()
 
     def surface(self, module: str) -> Surface | None:
@@ -123,29 +125,27 @@ class Tree:
         :param more: with all functions (`flow.EVERY`), or with the methods of classes that inherit (`flow.HEIRS`);
             what an import does is kept otherwise.
         """
-        if not more and module in self._summaries:
-            return self._summaries[module]
-        if more and (module, more) in self._more:
-            return self._more[module, more]
+        asked = module, more
+        if asked not in self._summaries:
+            self._summaries[asked] = self._summary(module, more)
+        found = self._summaries[asked]
+        if found is not None and found.problem:
+            self.problems[self.modules[module]] = found.problem
+        return found
+
+    def _summary(self, module: str, more: str) -> Summary | None:
         path = self.modules.get(module, "")
-        found: Summary | None = None
         if path in self.index.unread:
-            found = unreadable(self.index.unread[path])
-        elif path:
-            kind, key = self._kind(more), self.index.files[path]
-            kept = self.store.get(kind, key)
-            if kept is not None:
-                found = _SUMMARY.decode(kept)
-            else:
-                with no_collection():
-                    found = summarise(self.source(path), self.package, whole=self.whole, more=more)
-                self.store.put_later(kind, key, _ENCODER.encode(found))
-            if found.problem:
-                self.problems[path] = found.problem
-        if more:
-            self._more[module, more] = found
-        else:
-            self._summaries[module] = found
+            return unreadable(self.index.unread[path])
+        if not path:
+            return None
+        kind, key = self._kind(more), self.index.files[path]
+        kept = self.store.get(kind, key)
+        if kept is not None:
+            return _SUMMARY.decode(kept)
+        with no_collection():
+            found = summarise(self.source(path), self.package, whole=self.whole, more=more)
+        self.store.put_later(kind, key, _ENCODER.encode(found))
         return found
 
     def _kind(self, more: str = "") -> str:
@@ -156,11 +156,9 @@ class Tree:
         if not self._all:
             kept = self.store.get_many(self._kind(), set(self.index.files.values()))
             for module, path in sorted(self.modules.items()):
-                if path and module not in self._summaries and self.index.files[path] in kept:
-                    found = self._summaries[module] = _SUMMARY.decode(kept[self.index.files[path]])
-                    if found.problem:
-                        self.problems[path] = found.problem
-                if path and self.summary(module) is not None:
+                if path and (module, "") not in self._summaries and self.index.files[path] in kept:
+                    self._summaries[module, ""] = _SUMMARY.decode(kept[self.index.files[path]])
+                if path:
                     self._all[module] = self.summary(module) or unreadable("")
             self.store.flush()
         return self._all

@@ -42,7 +42,7 @@ class Break(msgspec.Struct):
     chain: list[str]
     """Modules of vllm-omni from an entry point to this file."""
     moved_to: str | None
-    """The module that defines the name now, or ``was in`` the vLLM that is compared with, ``last in`` one of a matrix."""
+    """The module that defines it now; ``was in`` the vLLM that is compared with, or ``last in`` one of a matrix."""
 
 
 class CallBreak(msgspec.Struct):

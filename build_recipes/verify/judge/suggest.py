@@ -66,7 +66,7 @@ def ship(found: Counts) -> bool:
         return False
     lines = [
         "#:schema ../../../docs/schemas/verify-judge-matrix.json",
-        "# Made by ./inv verify-omni --matrix --record: what breaks at import, vllm-omni by vLLM; do not edit.",
+        "# What breaks at import, vllm-omni by vLLM; do not edit. Made by ./inv verify-omni --matrix --record",
     ]
     lines += [f'made = "{found.made}"', "", "[counts]"]
     for omni, row in sorted(found.counts.items(), key=lambda item: Version(item[0])):

@@ -7,6 +7,7 @@ from the same pieces.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mmap
 import os
@@ -25,12 +26,11 @@ from build_recipes.kit.errors import DamagedArchive, UnsafeArchive
 LARGE = 32 << 20
 """A member of more bytes than this packs at most as well as `Bounds.ratio` says."""
 _PIECE = 1 << 17
-_HEAD = 1 << 9
-"""Bytes of a packed member in which its first ones mostly are."""
 _BLOCK = 4 << 20
 """Bytes that are inflated at once, however well they are packed."""
 
 
+@functools.cache
 def _codec() -> Any:
     try:
         from isal import isal_zlib
@@ -84,6 +84,7 @@ class Archive:
     def __init__(self, path: Path, bounds: Bounds = WHEEL, source: Source | None = None) -> None:
         self.path, self.bounds = path, bounds
         self._memory = memoryview(bytearray())
+        self._short = "", b""
         self._stream: BinaryIO | None = None
         if source is None:
             try:
@@ -209,15 +210,15 @@ class Archive:
                 "fetch the wheel again and compare its SHA-256",
             )
 
-    def _plain(self, name: str, row: Row, piece: int = _PIECE, most: int = _BLOCK) -> Iterator[bytes]:
+    def _plain(self, name: str, row: Row) -> Iterator[bytes]:
         if not row.compress_type:
-            yield from self.packed(name, piece)
+            yield from self.packed(name)
             return
         inflater = _codec().decompressobj(-15)
         with reading(f"{one_line(name)} of {self.path.name}", self.damaged):
-            for block in self.packed(name, piece):
+            for block in self.packed(name):
                 while block:
-                    yield inflater.decompress(block, most)
+                    yield inflater.decompress(block, _BLOCK)
                     block = inflater.unconsumed_tail
             yield inflater.flush()
             if not inflater.eof or inflater.unused_data:
@@ -257,17 +258,15 @@ class Archive:
         return self._memory[:size]
 
     def head(self, name: str) -> bytes:
-        """A member's first four bytes; no more of it is inflated."""
-        found = b""
-        for plain in self._plain(name, self.members[name], _HEAD, 4):
-            found += plain
-            if len(found) >= 4:
-                break
-        return found[:4]
+        """A member's first four bytes; a short one is kept for `digest`, which is mostly asked for next."""
+        if self.members[name].file_size > _PIECE:
+            return next(iter(self.pieces(name)), b"")[:4]
+        self._short = name, self.read(name)
+        return self._short[1][:4]
 
     def digest(self, name: str) -> bytes:
         """SHA-256 of a member; memory is a piece's size."""
         digest = hashlib.sha256()
-        for piece in self.pieces(name):
+        for piece in (self._short[1],) if self._short[0] == name else self.pieces(name):
             digest.update(piece)
         return digest.digest()

@@ -53,6 +53,7 @@ class Wheel(Archive):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._record: dict[str, Recorded] | None = None
         try:
             self._identify()
         except BaseException:
@@ -117,7 +118,9 @@ class Wheel(Archive):
 
         :raises NotAWheel: it is absent or no CSV.
         """
-        return parse_record(self.text(f"{self.dist_info}/RECORD"), self.path.name)
+        if self._record is None:
+            self._record = parse_record(self.text(f"{self.dist_info}/RECORD"), self.path.name)
+        return dict(self._record)
 
 
 class Distribution(Protocol):

@@ -178,7 +178,7 @@ class _Maker:
         )
         put |= {origin.SBOM: papers.sbom(story), papers.NOTICE: papers.notice(story)}
         edits = Edits(version=version, platform=_platform(before), put=put)
-        made = rewrite(self.wheel.path, self.work / "out", edits, epoch=papers.epoch())
+        made = rewrite(self.wheel, self.work / "out", edits, epoch=papers.epoch())
         with Wheel(made) as opened:
             after = audit_distribution(opened, [self.name])
             installed = sum(member.file_size for member in opened.members.values())

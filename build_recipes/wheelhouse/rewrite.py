@@ -8,6 +8,7 @@ without one is hashed). The result is the same bytes for the same input, edits a
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -74,9 +75,10 @@ class _Row:
     offset: int
 
 
-def rewrite(source: Path, folder: Path, edits: Edits, epoch: int | None = None) -> Path:
+def rewrite(source: Path | Wheel, folder: Path, edits: Edits, epoch: int | None = None) -> Path:
     """Write ``source`` with ``edits`` into ``folder``, whole or not at all; the file name follows from them.
 
+    :param source: the wheel; one that is open stays open.
     :param epoch: seconds since 1970 that new members carry; ``SOURCE_DATE_EPOCH``, else 1980.
     :returns: the new wheel.
     :raises NotAWheel: the source is none.
@@ -84,7 +86,7 @@ def rewrite(source: Path, folder: Path, edits: Edits, epoch: int | None = None) 
     :raises NotWritable: the folder cannot be written.
     :raises PackageFailed: the result would need more than 4 GiB.
     """
-    with Wheel(source) as wheel:
+    with contextlib.nullcontext(source) if isinstance(source, Wheel) else Wheel(source) as wheel:
         plan = _Plan(wheel, edits)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Half an hour on a rented GPU machine without a network: what is carried there, and what is done there, in order.
 
-    here    python benchmarks/gpu_stay.py pack DIR --tag v0.26.0 --wheels W --remade WHEEL --slim WHEEL [-- OPTIONS]
+    here    python benchmarks/gpu_stay.py pack DIR --tag v0.26.0 --wheels W --remade WHEEL --slim WHEEL
     there   setsid nohup python3 DIR/armory/benchmarks/gpu_stay.py run DIR > DIR/stay.log 2>&1 &
     there   python3 DIR/armory/benchmarks/gpu_stay.py look DIR
 
@@ -101,7 +101,16 @@ def pack(asked: argparse.Namespace) -> None:
     shutil.rmtree(folder / "armory", ignore_errors=True)
     subprocess.run(["git", "clone", "-q", f"file://{HERE}", folder / "armory", "--depth", "1"], check=True)
     bundle = folder / "bundle.tar.zst"
-    mirror = ["./inv", "mirror", "--tag", asked.tag, "--requirements", "--to", bundle, *asked.more]
+    mirror = [
+        "./inv",
+        "mirror",
+        "--tag",
+        asked.tag,
+        "--requirements",
+        "--to",
+        bundle,
+        *(f"--mirror={one}" for one in asked.mirror),
+    ]
     subprocess.run(mirror, cwd=HERE, check=True)
     subprocess.run(["./inv", "mirror", "--wheelhouse", folder / "wheelhouse"], cwd=HERE, check=True)
     for one in asked.wheels:
@@ -185,7 +194,7 @@ def main() -> None:
     one.add_argument("--wheels", type=Path, action="append", default=[])
     one.add_argument("--remade", type=Path, required=True)
     one.add_argument("--slim", type=Path, required=True)
-    one.add_argument("more", nargs="*", help="options of ./inv mirror, behind --")
+    one.add_argument("--mirror", action="append", default=[], help="URL=DIR, as of ./inv mirror")
     one.set_defaults(do=pack)
     two = words.add_parser("run")
     two.add_argument("--most-minutes", type=float, default=28)

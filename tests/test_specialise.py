@@ -25,9 +25,10 @@ import fuzz_modules
 from cuobjdump import cuobjdump, listing
 from wheel_maker import make_wheel
 
-from build_recipes.audit import origin
+from build_recipes.audit import origin, subject
 from build_recipes.audit.audit import audit_wheel
 from build_recipes.audit.scan import Target, Unit, read_module
+from build_recipes.build.advise import advise
 from build_recipes.build.plan import make_plan
 from build_recipes.build.rebuild import recorded
 from build_recipes.build.request import Request
@@ -343,7 +344,9 @@ def test_a_wheel_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.network
-def test_ptx_is_made_native_resumed_and_not_made_twice(tmp_path: Path) -> None:
+def test_ptx_is_made_native_resumed_and_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = source_wheel(tmp_path)
     with pytest.raises(Checkpointed, match=r"images? finished now"):
         make(source, ["thor", "orin"], tmp_path, slim=False, time_box=0.01)
@@ -360,6 +363,10 @@ def test_ptx_is_made_native_resumed_and_not_made_twice(tmp_path: Path) -> None:
     assert stamp == sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache/images").rglob("*.entry"))
     manifest = json.loads(thor.manifest.read_text())
     assert {row["ptxas"] for row in manifest["images"].values()} == {"13.0.88"}
+    monkeypatch.setattr(subject, "official", lambda *_: source)
+    advice = advise("v0.33.0", "thor", places_in(tmp_path))
+    assert advice.take == "local" and advice.command == f"pip install wheels/{thor.wheel.name}"
+    assert "nothing to the driver" in advice.say
 
 
 @pytest.mark.network

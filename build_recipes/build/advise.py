@@ -1,7 +1,7 @@
 """Is a source build needed at all? The official wheel, the wheels at hand and a build, for one device.
 
-A wheel that runs on the device is preferred to a build, the official one to our own; what a build would do
-better is said, not decided.
+A wheel that runs on the device is preferred to a build, the official one to our own, unless the official one leaves to
+the driver's compiler what a wheel at hand has as machine code; what a build would do better is said, not decided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from build_recipes.audit import subject
-from build_recipes.audit.audit import NOT_USABLE, SLOW_START, Audit, audit_wheel
+from build_recipes.audit.audit import NOT_USABLE, READY, SLOW_START, Audit, audit_wheel
 from build_recipes.audit.coverage import ABSENT, JIT, NATIVE
 from build_recipes.audit.families import family_table
 from build_recipes.facts import device as device_table
@@ -173,7 +173,8 @@ def _build(tag: str, name: str, places: Places) -> Choice:
     except ArmoryError as error:
         return Choice("build", f"{tag} for {name}", NOT_USABLE, (str(error.args[0]),))
     seconds = estimate(plan).cpu_s / at_once(plan) + OVERHEAD_S
-    return Choice("build", plan.wheel_version, "", (), torch=f"=={plan.torch.version}", build_s=seconds)
+    why = ("nothing to compile at the first start: its last step assembles what CMake leaves as PTX",)
+    return Choice("build", plan.wheel_version, "", why, torch=f"=={plan.torch.version}", build_s=seconds)
 
 
 def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: Choice) -> Advice:
@@ -181,6 +182,12 @@ def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: C
     special, *local = others
     usable = [one for one in local if one.verdict != NOT_USABLE and not incomplete(one.name.split("-")[1])]
     build = f"./inv build --tag {tag} --device {name}"
+    native = [one for one in usable if one.verdict == READY and set(one.absent) <= set(official.absent)]
+    if official.verdict != NOT_USABLE and official.jit and native:
+        best = min(native, key=lambda one: (one.size, one.name))
+        say = f"use {best.name} from wheels/: it leaves nothing to the driver's compiler, where the official one"
+        say += f" leaves {', '.join(official.jit)}; it needs {_system(name)}"
+        return Advice(tag, name, "local", say, f"pip install wheels/{best.name}", choices)
     if official.verdict != NOT_USABLE:
         say = (
             f"use the official wheel: it {'is ready' if official.verdict != SLOW_START else 'runs'} on {name}"
@@ -228,7 +235,11 @@ def show(advice: Advice) -> None:
             console.size(one.size) if one.size else "",
             f"torch{one.torch}" if one.torch else "",
             f"driver for CUDA {one.driver}" if one.driver else "",
-            f"{console.duration(one.first_start_s)} of CPU at the first start" if one.first_start_s else "",
+            f"{console.duration(one.first_start_s)} of CPU at the first start"
+            if one.first_start_s
+            else "nothing to compile at the first start"
+            if one.native and one.verdict != NOT_USABLE
+            else "",
         ]
         console.say()
         console.say(f"{one.kind}: {one.name}")

@@ -59,7 +59,7 @@ STEPS = [
         Step(
             f"first-start-{word.lower()}", 4,
             f'export CUDA_CACHE_PATH=$(mktemp -d); ./inv qualify "${word}" --tiers 3,4 --with $WITH;'
-            f' {COPY}.first-start.json; done; du -sh $CUDA_CACHE_PATH',
+            f" code=$?; {COPY}.first-start.json; done; du -sh $CUDA_CACHE_PATH; exit $code",
         )
         for word in ("SLIM", "REMADE")
     ),

@@ -68,7 +68,7 @@ STEPS = [
     Step(
         "qualify", 6,
         'ours=$(ls -t "$VLLM_ARMORY_WHEELS"/vllm-*h200*.whl | grep -v -e remade -e slim | head -1);'
-        f' ./inv qualify "$ours" --with $WITH; code=$?; {COPY}.json; done; exit $code',
+        f' [ "$ours" ] || exit 1; ./inv qualify "$ours" --with $WITH; code=$?; {COPY}.json; done; exit $code',
     ),
     # ours against plain ninja in the tree of the build: units of 200 s and less, more than a hundred of v0.26.0's 185
     Step(

@@ -29,7 +29,7 @@ def record(env: Path, omni: str, vllm: str) -> Path:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(OmniBreaks, CouldNotCheck):
         package = omni if "==" in omni else f"vllm-omni=={omni}"
-        verify(Options(tag=f"v{vllm}", package=package, stub=True, env=str(env), limit=7200, json=True))
+        verify(Options(tag=f"v{vllm}", packages=(package,), stub=True, env=str(env), limit=7200, json=True))
     found = json.loads(printed.getvalue())["imports"]
     torch, transformers, pydantic = process.capture([env / "bin" / "python", "-c", _VERSIONS]).split()
     document = {

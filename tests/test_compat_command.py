@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import tarfile
 import zipfile
 from io import BytesIO
@@ -21,6 +23,7 @@ from build_recipes.kit.errors import (
     UnsafeArchive,
     UsageError,
 )
+from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 from build_recipes.verify.check import Checker, default_tag
 from build_recipes.verify.command import verify
@@ -29,7 +32,7 @@ from build_recipes.verify.read import releases
 from build_recipes.verify.read.store import Store
 from build_recipes.verify.read.tree import VLLM, open_tree
 from build_recipes.verify.run import environment
-from build_recipes.verify.show.documents import Pair, Pairs, schema
+from build_recipes.verify.show.documents import Pair, Pairs, Several, schema
 
 
 def _wheel(path: Path, files: dict[str, str], name: str = "vllm-omni", version: str = "1.0") -> Path:
@@ -240,15 +243,17 @@ def test_the_schema_that_is_published() -> None:
     """docs/verify-schema.json describes every document; it is made by: python -m build_recipes.verify.show.documents"""
     published = json.loads((Path(__file__).parent.parent / "docs" / "verify-schema.json").read_text())
     assert published == json.loads(json.dumps(schema()))
-    assert {"Pair", "Pairs", "Break", "Requirements"} <= set(published["$defs"])
+    assert {"Pair", "Several", "Pairs", "Break", "Requirements"} <= set(published["$defs"])
     assert issubclass(Pairs, msgspec.Struct)
 
 
 def test_words_that_contradict_each_other(places: Places, omni: Path) -> None:
     for words in (
         {"tag": "v0.12.0", "vllm": "x.whl", "omni": str(omni)},
-        {"package": "lmcache==0.5.6", "omni": str(omni)},
-        {"package": "no package!"},
+        {"packages": ("lmcache==0.5.6",), "omni": str(omni)},
+        {"packages": ("no package!",)},
+        {"packages": ("trl", "no package!"), "vllm": str(omni)},
+        {"packages": ("trl", "verl"), "omni": str(omni)},
         {"run": True, "stub": True, "omni": str(omni)},
     ):
         with pytest.raises(UsageError):
@@ -302,10 +307,93 @@ def test_any_package(places: Places, tmp_path: Path, capsys: pytest.CaptureFixtu
     vllm = write(tmp_path / "v", "vllm", {})
     with pytest.raises(OmniBreaks, match=r"my-npu 1.0 would not import .*: 3 names are missing"):
         verify(
-            Options(package="my-npu", omni=str(own), vllm=str(vllm), html=str(tmp_path / "p.html"), json=True)
+            Options(
+                packages=("my-npu",), omni=str(own), vllm=str(vllm), html=str(tmp_path / "p.html"), json=True
+            )
         )
     document = json.loads(capsys.readouterr().out)
     told = {(b["name"], b["tier"]) for b in document["breaks"]}
     assert told == {("gone", "entry"), ("lost", "entry"), ("away", "entry"), ("other", "platform")}
     page = (tmp_path / "p.html").read_text()
     assert "vllm.gone" in page and "vllm.later" in page and "in function f" in page
+
+
+def _many(places: Places, tmp_path: Path) -> Path:
+    """Packages of all outcomes in the cache, and a vLLM: one fits, one breaks, one is not read, one is not there."""
+    sources = {
+        "fits": "from vllm import LLM",
+        "breaks": "from vllm.nowhere.at_all.in_this_release.of_this_package import a_name_that_is_long",
+        "cut": "from vllm import LLM\ndef f(:",
+    }
+    for name, text in sources.items():
+        wheel = _wheel(tmp_path / f"{name}-1.0-py3-none-any.whl", {f"{name}/__init__.py": text}, name)
+        sha256 = file_sha256(wheel)
+        (places.downloads / sha256).mkdir(parents=True)
+        wheel.rename(places.downloads / sha256 / wheel.name)
+        found = releases.Release(
+            version="1.0", filename=wheel.name, url="http://127.0.0.1:9/x", sha256=sha256
+        )
+        listing = places.cache / "compat" / f"releases-{name}.json"
+        listing.parent.mkdir(exist_ok=True)
+        listing.write_bytes(msgspec.json.encode(releases.Listing(project=name, read=9e9, releases=[found])))
+    return _sdist(tmp_path / "vllm-1.0.tar.gz", {"vllm/__init__.py": "LLM = 1\n"})
+
+
+def test_several_packages(places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One document, one page, and the exit code of the worst; each is judged as it is alone."""
+    vllm, page = str(_many(places, tmp_path)), tmp_path / "page.html"
+    names = ("fits", "breaks==1.0", "cut")
+    with pytest.raises(OmniBreaks, match=r"breaks 1\.0 would not import"):
+        verify(Options(packages=names, vllm=vllm, html=str(page), json=True))
+    document = json.loads(capsys.readouterr().out)
+    msgspec.convert(document, Several)
+    assert [pair["verdict"] for pair in document["pairs"]] == ["no-break-found", "breaks", "unknown"]
+    alone = []
+    for name in names:
+        with contextlib.suppress(ArmoryError):
+            verify(Options(packages=(name,), vllm=vllm, json=True))
+        alone.append(json.loads(capsys.readouterr().out))
+    assert alone == document["pairs"]
+    text = page.read_text()
+    for name in ("fits", "breaks", "cut"):
+        assert f"{name} 1.0 on vLLM 1.0" in text
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+    with pytest.raises(CouldNotCheck):
+        verify(Options(packages=("fits", "cut"), vllm=vllm))
+    assert "fits 1.0 on vLLM 1.0: no import break found" in capsys.readouterr().err
+
+
+def test_one_of_several_that_is_not_there(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are judged; why it was not is told of it."""
+    from build_recipes.kit import http
+    from build_recipes.sources import registry
+
+    vllm, page = str(_many(places, tmp_path)), tmp_path / "page.html"
+    (places.cache / "compat" / "releases-cut.json").unlink()
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr(http, "ATTEMPTS", 1)
+    registry.packages.cache_clear()
+    with pytest.raises(CouldNotCheck):
+        verify(Options(packages=("cut==1.0", "fits"), vllm=vllm, html=str(page), json=True))
+    first, second = json.loads(capsys.readouterr().out)["pairs"]
+    assert first["verdict"] == "unknown" and "not known" in first["error"] and first["package"] == "cut"
+    assert second["verdict"] == "no-break-found"
+    assert "not known" in page.read_text()
+
+
+def test_no_line_is_longer_than_the_terminal(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """80 columns where there is no terminal; a long path goes on below, and nothing of it is lost."""
+    deep = "/".join(["a_folder_of_some_length"] * 6)
+    omni = write(
+        tmp_path / "o", "vllm_omni", {f"{deep}/w.py": f"from vllm.{'very_long.' * 9}m import {'N' * 60}"}
+    )
+    with pytest.raises(OmniBreaks):
+        _verify(omni, write(tmp_path / "v", "vllm", {}))
+    told = capsys.readouterr().err
+    assert max(map(len, told.splitlines())) <= 80
+    assert f"vllm_omni/{deep}/w.py:1" in re.sub(r"\n\s*", "", told)

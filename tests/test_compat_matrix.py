@@ -26,7 +26,7 @@ from build_recipes.verify.read import releases
 from build_recipes.verify.read.tree import Tree, open_tree
 from build_recipes.verify.show import heatmap
 from build_recipes.verify.show.documents import Pairs
-from build_recipes.verify.show.page import page
+from build_recipes.verify.show.page import page, pairs_page
 
 OMNI = {
     "1.0rc1": {"__init__.py": "from vllm.config import Old"},
@@ -200,18 +200,25 @@ onmessage = event => { document.documentElement.dataset.seen = event.data; };
 """A window is 500 wide at least; a frame is not."""
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_what_a_click_opens_is_seen(published: Places, tmp_path: Path, width: int) -> None:
-    """In a real browser, as wide as a phone and as a screen: no scrolling, neither down nor aside."""
+_MEASURE = """<script>
+const wide = [...document.querySelectorAll("main *")].map(e => e.getBoundingClientRect().right);
+parent.postMessage(JSON.stringify([innerWidth, document.documentElement.scrollWidth, Math.max(...wide),
+  [...document.querySelectorAll("a[href^='#']")].every(a => document.getElementById(a.getAttribute("href").slice(1))),
+  document.body.innerText]), "*");
+</script>
+"""
+
+
+def _seen(folder: Path, text: str, width: int) -> list[Any]:
+    """What a page says of itself in a real browser, as wide as a phone or a screen."""
     program, environment = chromium()
-    path = tmp_path / "page.html"
-    path.write_text(page(matrix.compute(published, workers=1)) + _CLICK)
-    frame = tmp_path / "frame.html"
+    (folder / "page.html").write_text(text)
+    frame = folder / "frame.html"
     frame.write_text(_FRAME.replace("WIDTH", str(width)))
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900", "--dump-dom"]
     words += ["--virtual-time-budget=5000"]
     ended = subprocess.run(
-        [program, *words, f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()],
+        [program, *words, f"--user-data-dir={folder / 'profile'}", frame.as_uri()],
         env=environment or None,
         capture_output=True,
         text=True,
@@ -220,10 +227,36 @@ def test_what_a_click_opens_is_seen(published: Places, tmp_path: Path, width: in
     )
     seen = re.search(r'data-seen="(.*?)"', ended.stdout)
     assert seen is not None
-    left, top, right, bottom, wide, high, needed, text = json.loads(html.unescape(seen[1]))
+    found: list[Any] = json.loads(html.unescape(seen[1]))
+    return found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_a_click_opens_is_seen(published: Places, tmp_path: Path, width: int) -> None:
+    """No scrolling, neither down nor aside."""
+    text = page(matrix.compute(published, workers=1)) + _CLICK
+    left, top, right, bottom, wide, high, needed, told = _seen(tmp_path, text, width)
     assert 0 <= left < right <= wide and 0 <= top < bottom <= high
     assert needed <= wide
-    assert wide == width and "vllm.config.Newest" in text
+    assert wide == width and "vllm.config.Newest" in told
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_page_of_pairs_fits(published: Places, tmp_path: Path, width: int, number: int) -> None:
+    """One package or several: nothing is wider than the window, and each link of the overview leads somewhere."""
+    checker = Checker(published)
+    vllm = checker.release("vllm", "1.0.0")
+    documents = []
+    for version in ["1.2", "1.1", "1.0rc1"][:number]:
+        document = checker.judge(checker.release("vllm_omni", version), vllm).as_json()
+        document["warnings"] = [{**b, "file": "x" * 90 + "/" + b["file"]} for b in document["breaks"]]
+        documents.append(document)
+    documents[-1]["error"] = "why/it/" + "could_not_be_" * 12 + "judged"
+    wide, needed, right, linked, told = _seen(tmp_path, pairs_page(documents) + _MEASURE, width)
+    assert wide == width and needed <= wide and right <= wide and linked
+    assert all(f"vllm-omni {d['omni']} on vLLM 1.0.0" in told for d in documents)
+    assert ("3 packages on vLLM 1.0.0" in told) == (number == 3)
 
 
 def test_the_document(published: Places) -> None:

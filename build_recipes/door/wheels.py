@@ -136,16 +136,18 @@ def verify(options: Verify) -> None:
     from build_recipes.kit.errors import UsageError
     from build_recipes.verify import command
 
-    if not options.package:
+    if not options.packages:
         raise UsageError("no package is named", "./inv verify --package lmcache --tag v0.33.0")
     if options.matrix:
         _no_pair(options)
-        command.matrix(html=options.html, json=options.json, package=options.package)
+        if len(options.packages) > 1:
+            raise UsageError("--matrix is of one package", f"--matrix --package {options.packages[0]}")
+        command.matrix(html=options.html, json=options.json, package=options.packages[0])
         return
     command.verify(options)
 
 
-@command(Verify, without=("package", "from_"))
+@command(Verify, without=("packages", "from_"))
 def verify_omni(options: Verify) -> None:
     """Tell whether vllm-omni imports with this vLLM, from the sources of both."""
     from build_recipes.kit.errors import UsageError

@@ -104,6 +104,9 @@ def console() -> Console:
     return Visible(stderr=True, highlight=False, soft_wrap=True)
 
 
+_PARTS = re.compile(r"[^/.,]+[/.,]*|[/.,]+")
+
+
 def say(text: str = "", style: str | None = None) -> None:
     """Print one line for people. ``text`` is printed as it is: no markup is read from it."""
     console().print(as_called(text), style=style, markup=False)
@@ -141,6 +144,29 @@ def item(text: str) -> None:
         as_called(text), max(40, console().width), initial_indent="  ", subsequent_indent="  "
     ):
         console().print(line, markup=False)
+
+
+def paragraph(text: str, *, indent: str = "", style: str | None = None) -> None:
+    """Print a text within the terminal's width, or 80 columns where there is none.
+
+    A word that is longer, such as a path, goes on below from one of its slashes, dots or commas.
+    """
+    width = max(40, console().width)
+    lines, fresh = [indent], True
+    for word in as_called(text).split(" "):
+        if not fresh and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+            continue
+        if not fresh:
+            lines.append(f"{indent}  ")
+        fresh = True
+        for part in [word] if len(lines[-1]) + len(word) <= width else _PARTS.findall(word):
+            if not fresh and len(lines[-1]) + len(part) > width:
+                lines.append(f"{indent}    ")
+            lines[-1] += part
+            fresh = False
+    for line in lines:
+        console().print(line, style=style, markup=False)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -292,22 +292,25 @@ WORDS = {CLEAN: "no import break found", BREAKS: "breaks", UNDECIDED: "unknown"}
 
 def show(report: Report, limit: int = 30) -> None:
     """The verdict for people."""
-    console.say(f"{report.package} {report.omni} on vLLM {report.vllm}: {WORDS[report.verdict]}", "bold")
+    line = console.paragraph
+    line(f"{report.package} {report.omni} on vLLM {report.vllm}: {WORDS[report.verdict]}", style="bold")
     for path, problem in list(report.unread.items())[:limit]:
-        console.say(f"not read: {path}: {problem}")
+        line(f"not read: {path}: {problem}")
     for entry in report.breaks[:limit]:
-        went = f"; {_went(entry.moved_to)}" if entry.moved_to else ""
-        console.say(f"{entry.tier:>8}  {asked_for(entry)}  ({entry.kind})")
-        console.say(f"          {entry.file}:{entry.line}{went}")
+        line(f"{entry.tier:<8}  {asked_for(entry)}  ({entry.kind})")
+        line(f"{entry.file}:{entry.line}", indent="    ")
+        if entry.moved_to:
+            line(_went(entry.moved_to), indent="    ")
     if report.breaks:
         names = [name.removeprefix(f"{report.breaks[0].chain[0]}.") for name in report.breaks[0].chain]
-        console.say(f"the first is reached by {' > '.join(names)}")
+        line(f"the first is reached by {' > '.join(names)}")
     if len(report.breaks) > limit:
-        console.say(f"... and {len(report.breaks) - limit} more (--json has all)")
+        line(f"... and {len(report.breaks) - limit} more (--json has all)")
     if report.guarded:
-        console.say(f"behind a guard or in a function: {counted(report.guarded)} (--json lists them)")
+        line(f"behind a guard or in a function: {counted(report.guarded)} (--json lists them)")
         for entry in report.guarded[:5]:
-            console.say(f"          {asked_for(entry)}  {entry.file}:{entry.line}  ({entry.guard})")
+            line(f"{asked_for(entry)}  ({entry.guard})", indent="    ")
+            line(f"{entry.file}:{entry.line}", indent="      ")
 
 
 def _went(moved_to: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from build_recipes.facts.device import device
 from build_recipes.kit import console
 from build_recipes.kit.console import counted
 from build_recipes.kit.data import write_atomic
-from build_recipes.kit.errors import ArmoryError, OmniBreaks, UsageError
+from build_recipes.kit.errors import ArmoryError, OmniBreaks, UnknownTag, UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.verify import packages
 from build_recipes.verify.check import Asked, Checker, show, unread_error, verdict_error, wheel_of
@@ -27,18 +28,77 @@ from build_recipes.verify.run.imports import BY_VLLM, Imports, Job
 from build_recipes.verify.run.requirements import UNSATISFIABLE, Requirements
 
 
+@dataclass
+class _Outcome:
+    """What is known of one pair."""
+
+    document: dict[str, Any]
+    """What ``--json`` prints of it."""
+    late: ArmoryError | None = None
+    """Why the question, or a part of it, could not be answered."""
+    report: Report | None = None
+    """None where the question could not be answered."""
+    found: Imports | None = None
+    real: list[imports.Failure] = field(default_factory=list)
+    """Real imports that failed for vLLM."""
+    needs: Requirements | None = None
+
+    def show(self) -> None:
+        """Tell it to people."""
+        if self.report is None:
+            console.paragraph(f"{self.document['package']}: {self.document['error']}")
+            return
+        show(self.report)
+        if self.found is not None:
+            imports.show(self.found)
+            for line in differs(self.report, self.found):
+                console.paragraph(f"differs: {line}")
+        _show_requirements(self.needs)
+
+
 def verify(options: Options) -> None:
-    """Judge one pair and print the verdict.
+    """Judge one pair, or several packages on one vLLM, and print the verdicts.
 
     :raises OmniBreaks: a name that an entry point or a model needs at import is missing, or the requirements
         cannot be installed together on the device.
     :raises CouldNotCheck: the question could not be answered.
     """
+    several = len(options.packages) > 1
+    if several and options.given:
+        raise UsageError(f"{options.given} is of one package, and several are named", "name one --package")
+    names = options.packages or ("",)
+    try:
+        outcomes = [_judge(options, name, several) for name in names]
+    except ArmoryError as error:
+        if options.json:
+            console.emit_json(_undecided(options, names[0], error))
+        raise
+    documents = [outcome.document for outcome in outcomes]
+    if options.html:
+        from build_recipes.verify.show.page import pairs_page
+
+        write_atomic(Path(options.html), pairs_page(documents))
+        console.say(f"wrote {options.html}")
+    if options.json:
+        console.emit_json({"pairs": documents} if several else documents[0])
+    else:
+        for outcome in outcomes:
+            outcome.show()
+    ends = [end for outcome in outcomes if (end := _error(outcome, options.device)) is not None]
+    if ends:
+        raise next((end for end in ends if isinstance(end, OmniBreaks)), ends[0])
+
+
+def _judge(options: Options, name: str, several: bool) -> _Outcome:
+    """One pair.
+
+    :param several: of several packages; what keeps one from being judged is told, and the others are judged.
+    :raises ArmoryError: it could not be judged, and is alone.
+    """
     found: Imports | None = None
     late: ArmoryError | None = None
-    asked = Asked(tag=options.tag, omni=options.given, vllm=options.vllm)
     try:
-        package, asked = _asked(options)
+        package, asked = _asked(options, name)
         checker = Checker(Places.from_environment(), package)
         right = checker.vllm(asked)
         left = checker.omni(asked, right)
@@ -50,51 +110,47 @@ def verify(options: Options) -> None:
                 late = error  # the static answer stands, and is told
         needs = _requirements(options, left, right)
     except ArmoryError as error:
-        if options.json:
-            console.emit_json(_undecided(asked, error))
-        raise
+        if not several or isinstance(error, (UsageError, UnknownTag)):
+            raise
+        return _Outcome(_undecided(options, name, error), error)
     real = _real(found, platforms(left)) if found else []
     verdict = BREAKS if real else report.verdict
     if found is not None and found.tier == "run" and not real:
         verdict = CLEAN  # the last word
-    document = _document(report, verdict, found, needs, late)
-    if options.html:
-        from build_recipes.verify.show.page import pair_page
+    return _Outcome(_document(report, verdict, found, needs, late), late, report, found, real, needs)
 
-        write_atomic(Path(options.html), pair_page(document))
-        console.say(f"wrote {options.html}")
-    if options.json:
-        console.emit_json(document)
-    else:
-        show(report)
-        if found is not None:
-            imports.show(found)
-            for line in differs(report, found):
-                console.say(f"differs: {line}")
-        _show_requirements(needs)
+
+def _error(outcome: _Outcome, device: str) -> ArmoryError | None:
+    """What a pair ends in; None where no break was found and all was answered."""
+    report, real, needs, verdict = outcome.report, outcome.real, outcome.needs, outcome.document["verdict"]
+    if report is None:
+        return outcome.late
     if real:
-        raise OmniBreaks(
+        return OmniBreaks(
             f"{report.package} {report.omni} does not import with vLLM {report.vllm}: "
             f"{real[0].module}: {real[0].message}",
             "--matrix shows the pairs without a break",
         )
     if verdict == BREAKS:
-        raise verdict_error(report)
-    if late is not None:
-        raise late
+        return verdict_error(report)
+    if outcome.late is not None:
+        return outcome.late
     if verdict == UNDECIDED:
-        raise unread_error(report)
+        return unread_error(report)
     if needs is not None and needs.status == UNSATISFIABLE:
         why = "; ".join(map(str, needs.no_wheel)) or needs.why
-        raise OmniBreaks(
+        return OmniBreaks(
             f"{report.package} {report.omni} and vLLM {report.vllm} cannot be installed together on "
-            f"{options.device} ({needs.platform}, Python {needs.python}): {why}",
+            f"{device} ({needs.platform}, Python {needs.python}): {why}",
             "--matrix shows the pairs without a break; another --device, or another version",
         )
+    return None
 
 
-def _asked(options: Options) -> tuple[packages.Package, Asked]:
+def _asked(options: Options, typed: str) -> tuple[packages.Package, Asked]:
     """The package and the pair that the command line names.
+
+    :param typed: of ``--package``; empty for vllm-omni.
 
     :raises UsageError: two words of it contradict each other.
     """
@@ -104,10 +160,10 @@ def _asked(options: Options) -> tuple[packages.Package, Asked]:
         )
     if options.run and options.stub:
         raise UsageError("--run and --stub are two ways of importing", "give one of the two")
-    name, version = packages.asked(options.package) if options.package else packages.Asked("vllm-omni", "")
+    name, version = packages.asked(typed) if typed else packages.Asked("vllm-omni", "")
     if version and options.given:
         raise UsageError(
-            f"--package {options.package} and --omni {options.given} both name a version",
+            f"--package {typed} and --omni {options.given} both name a version",
             "give one of the two",
         )
     return packages.named(name), Asked(options.tag, version or options.given, options.vllm)
@@ -128,20 +184,20 @@ def _show_requirements(needs: Requirements | None) -> None:
     where = f"on {needs.platform}, Python {needs.python}"
     if needs.status == requirements.RESOLVED:
         built = f"; without a wheel: {', '.join(needs.from_source)}" if needs.from_source else ""
-        console.say(
+        console.paragraph(
             f"requirements: {counted(needs.count, 'distribution goes', 'distributions go')} together {where}{built}"
         )
     elif needs.no_wheel:
         for lacking in needs.no_wheel:
-            console.say(f"requirements: no wheel {where}: {lacking}")
+            console.paragraph(f"requirements: no wheel {where}: {lacking}")
         if needs.count:
-            console.say(
+            console.paragraph(
                 f"requirements: the other {counted(needs.count, 'distribution goes', 'distributions go')} together"
             )
     elif needs.status == UNSATISFIABLE:
-        console.say(f"requirements: cannot be installed {where}: {needs.why}")
+        console.paragraph(f"requirements: cannot be installed {where}: {needs.why}")
     else:
-        console.say("requirements: not in uv's cache; --resolve asks the index")
+        console.paragraph("requirements: not in uv's cache; --resolve asks the index")
 
 
 def _document(
@@ -250,6 +306,8 @@ def differs(report: Report, found: Imports) -> list[str]:
     return sorted(set(lines))
 
 
-def _undecided(asked: Asked, error: ArmoryError) -> dict[str, Any]:
-    empty = Report(asked.omni, asked.vllm or asked.tag, UNDECIDED, [], [], [])
+def _undecided(options: Options, typed: str, error: ArmoryError) -> dict[str, Any]:
+    """The document of a pair that could not be judged."""
+    name, _, version = (typed or "vllm-omni").partition("==")
+    empty = Report(options.given or version, options.vllm or options.tag, UNDECIDED, [], [], [], package=name)
     return {**empty.as_json(), "error": error.args[0]}

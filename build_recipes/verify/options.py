@@ -11,8 +11,10 @@ from build_recipes.kit.options import JSON, option
 class Options:
     """The words of the command line."""
 
-    package: str = option("", "any package that imports vLLM: NAME or NAME==VERSION")
-    """vllm-omni where it is empty."""
+    packages: tuple[str, ...] = option(
+        (), "any package that imports vLLM: NAME or NAME==VERSION (repeatable)", name="package"
+    )
+    """vllm-omni where there is none."""
     omni: str = option(
         "", "vllm-omni: a version, latest, a wheel, an sdist or a folder (default: the newest that can work)"
     )

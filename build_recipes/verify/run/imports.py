@@ -236,10 +236,10 @@ def modules_in_order(omni: Tree, first: list[str]) -> list[str]:
 
 def show(found: Imports) -> None:
     """What was found, for people."""
-    console.say(
+    console.paragraph(
         f"{counted(found.modules, 'module')} imported in {console.duration(found.seconds)}, "
         f"{len(found.failures)} failed",
-        "bold",
+        style="bold",
     )
     for fault in (BY_VLLM, BY_OMNI, BY_OTHER, BY_ENVIRONMENT):
         rows = [f for f in found.failures if f.fault == fault]
@@ -248,6 +248,6 @@ def show(found: Imports) -> None:
             for f in rows
         }
         if rows:
-            console.say(f"{fault}: {counted(len(rows), 'module')}, {counted(len(causes), 'cause')}")
+            console.paragraph(f"{fault}: {counted(len(rows), 'module')}, {counted(len(causes), 'cause')}")
             for what, where in sorted(causes)[:8]:
-                console.say(f"    {what}  ({where})")
+                console.paragraph(f"{what}  ({where})", indent="    ")

@@ -69,6 +69,12 @@ class Pair(Document, kw_only=True):
     """Why the question, or a part of it, could not be answered."""
 
 
+class Several(Document):
+    """``verify --json`` with several packages, each on the same vLLM."""
+
+    pairs: list[Pair]
+
+
 class MatrixCell(Document):
     """One pair of the matrix."""
 
@@ -93,8 +99,8 @@ class Pairs(Document, kw_only=True):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of both documents."""
-    schemas, parts = msgspec.json.schema_components([Pair, Pairs], ref_template="#/$defs/{name}")
+    """The JSON schema of all documents."""
+    schemas, parts = msgspec.json.schema_components([Pair, Several, Pairs], ref_template="#/$defs/{name}")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What verify and verify-omni print with --json",

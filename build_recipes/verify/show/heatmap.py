@@ -40,7 +40,7 @@ def show(matrix: Matrix) -> None:
     """The heat map. Where the terminal is too narrow the oldest vLLM releases are left out, and said so."""
     from rich.text import Text
 
-    room = console.console().width if console.console().is_terminal else 500
+    room = max(40, console.console().width)
     width = 4
     left = max(len(name) for name in matrix.omni) + 1
     shown = matrix.vllm[-max(1, (room - left) // width) :]
@@ -56,13 +56,13 @@ def show(matrix: Matrix) -> None:
             line.append(number.rjust(width - 1) + " ", _style(None if entry is None else entry.decisive))
         console.console().print(line)
     if len(shown) < len(matrix.vllm):
-        console.say(
+        console.paragraph(
             f"{len(matrix.vllm) - len(shown)} older vLLM releases do not fit here; --html and --json have all"
         )
     for omni in matrix.omni:
-        console.say(f"{omni}: no break on {', '.join(matrix.clean_vllm(omni)) or 'any vLLM release'}")
+        console.paragraph(f"{omni}: no break on {', '.join(matrix.clean_vllm(omni)) or 'any vLLM release'}")
     for name, reason in matrix.unread.items():
-        console.warn(f"{name} was left out: {reason}")
+        console.paragraph(f"{name} was left out: {reason}")
 
 
 def _short(version: str) -> tuple[str, str]:

@@ -54,10 +54,22 @@ def page(matrix: Matrix) -> str:
     )
 
 
-def pair_page(document: dict[str, Any]) -> str:
-    """One pair.
+def pairs_page(documents: list[dict[str, Any]]) -> str:
+    """One pair, or several packages on one vLLM with an overview above them.
 
-    :param document: what ``--json`` prints of it.
+    :param documents: what ``--json`` prints of each.
+    """
+    pairs = [_pair(document, f"p{number}-") for number, document in enumerate(documents, 1)]
+    one = pairs[0]["title"] if len(pairs) == 1 else ""
+    vllm = next((d["vllm"] for d in documents if not d.get("error")), documents[0]["vllm"])
+    title = one or f"{len(pairs)} packages on vLLM {vllm}"
+    return pages.page(_ROOM, "pair.html", title=title, pairs=pairs, made=_now())
+
+
+def _pair(document: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """What the page shows of a pair.
+
+    :param prefix: of the names of its places in the page.
     """
     guarded = [e for e in document["warnings"] if e["kind"].startswith(("missing-", "failing-"))]
     calls = [
@@ -79,17 +91,18 @@ def pair_page(document: dict[str, Any]) -> str:
     ]
     if "imports" in document:
         groups.append(_group("real", "Real imports that failed", "real imports failed", failures))
-    return pages.page(
-        _ROOM,
-        "pair.html",
-        title=f"{document['package']} {document['omni']} on vLLM {document['vllm']}",
-        verdict=document["verdict"],
-        words=_WORDS[document["verdict"]],
-        unread=sorted(document["unread"].items()),
-        needs=_needs(document.get("requirements")),
-        groups=groups,
-        made=_now(),
-    )
+    error = document.get("error", "")
+    return {
+        "id": prefix,
+        "name": f"{document['package']} {document['omni']}".rstrip(),
+        "title": f"{document['package']} {document['omni']} on vLLM {document['vllm']}",
+        "verdict": document["verdict"],
+        "words": "unknown" if error and document["verdict"] == "unknown" else _WORDS[document["verdict"]],
+        "error": error,
+        "unread": sorted(document["unread"].items()),
+        "needs": _needs(document.get("requirements")),
+        "groups": groups,
+    }
 
 
 def _group(name: str, heading: str, short: str, entries: list[dict[str, Any]]) -> dict[str, Any]:

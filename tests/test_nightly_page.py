@@ -266,6 +266,22 @@ def test_the_survey_is_read_as_it_is_published(tmp_path: Path) -> None:
         if row["tag"] == "v0.12.0" and row["device"] == "thor"
     )
     assert own[0].text == f"150 units, {round(thor['cpu_s'] / 60)} CPU min"
+    good = {
+        "unit": "_C/a.cu.o",
+        "codes": ["sm_110f"],
+        "pair": "v0.12.0 thor",
+        "ok": True,
+        "seconds": 9.0,
+        "error": "",
+    }
+    bad = {**good, "ok": False, "error": "a.cu(3): error: x"}
+    for compiled, style, told in (
+        ({"_C": good}, "plain", "one unit each of 1 module compiled"),
+        ({"_C": bad, "_moe_C": good}, "bad", "_C does not compile: a.cu(3): error: x"),
+    ):
+        (tmp_path / "s.json").write_text(json.dumps([{**thor, "compiled": compiled}]))
+        ((_, (entry,)),) = survey.read(tmp_path / "s.json").rows
+        assert (entry.style, entry.title) == (style, told)
     (tmp_path / "s.json").write_text('[{"tag": 1}]')
     assert survey.read(tmp_path / "s.json").rows == survey.read(tmp_path / "none").rows == []
 

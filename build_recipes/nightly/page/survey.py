@@ -9,6 +9,7 @@ from packaging.version import Version
 
 from build_recipes.build.survey.cells import Cell, lacks, of_row
 from build_recipes.facts.device import devices
+from build_recipes.kit.console import counted
 from build_recipes.kit.data import parse_json
 
 
@@ -50,4 +51,11 @@ def _entry(cell: Cell | None) -> Entry:
     if cell.stage != "done":
         return Entry(f"stops at {cell.stage}", "bad", "; ".join(filter(None, (cell.error, away))))
     units = sum(int(str(module.get("units") or 0)) for module in cell.modules.values())
-    return Entry(f"{units} units, {cell.cpu_s / 60:.0f} CPU min", "wait" if short else "plain", away)
+    text = f"{units} units, {cell.cpu_s / 60:.0f} CPU min"
+    broken = [
+        f"{target} does not compile: {one.error}" for target, one in cell.compiled.items() if not one.ok
+    ]
+    if broken:
+        return Entry(text, "bad", "; ".join(filter(None, (*broken, away))))
+    tried = f"one unit each of {counted(len(cell.compiled), 'module')} compiled" if cell.compiled else ""
+    return Entry(text, "wait" if short else "plain", "; ".join(filter(None, (tried, away))))

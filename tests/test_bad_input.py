@@ -227,6 +227,12 @@ def test_an_existing_torch_for_no_cuda_or_another(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="nothing is cross-compiled on this CPU")
+@pytest.mark.parametrize("python", ["foo", "3", "3.x", "9" * 5000])
+def test_a_python_that_is_no_version(python: str, door: Door) -> None:
+    said = door.refuses(2, "companions", "--tag", "v0.12.0", "--device", "thor", "--python", python)
+    assert "is no minor version of Python" in said
+
+
 @pytest.mark.parametrize("words", [["--cuda", "/usr/local/cuda"], ["--torch", "existing"]])
 def test_what_a_cross_build_cannot_take(words: list[str], door: Door) -> None:
     assert f"leave {words[0]} out" in door.refuses(2, "build", "--tag", "v0.12.0", "--device", "thor", *words)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,7 +25,7 @@ from build_recipes.facts.device import Device
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import paths
 from build_recipes.kit.data import Model, load_json, load_toml, parse_toml, write_atomic
-from build_recipes.kit.errors import BadData, CouldNotCheck
+from build_recipes.kit.errors import BadData, CouldNotCheck, UsageError
 from build_recipes.kit.hashing import file_sha256
 from build_recipes.kit.paths import Places
 from build_recipes.sources.lockfile import FilePin, load_lock
@@ -221,8 +222,10 @@ def companions(target: Target, places: Places, *, fresh: bool = False) -> Compan
 
 
 def _two(text: str) -> tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
+    found = re.fullmatch(r"(\d{1,3})\.(\d{1,4})(\.\d{1,4})?", text, re.ASCII)
+    if found is None:
+        raise UsageError(f"--python {text[:40]!r} is no minor version of Python", "--python 3.12")
+    return int(found[1]), int(found[2])
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from build_recipes.build.survey import sampling
 from build_recipes.build.units import costs, graph
 from build_recipes.delivery import companions, image
 from build_recipes.delivery.looked import looked, qualified
+from build_recipes.doctor import checks_build
 from build_recipes.doctor.consult import consult
 from build_recipes.doctor.machine import read_machine
 from build_recipes.doctor.report import print_report
@@ -258,6 +259,9 @@ def machines() -> list[bytes]:
     return found
 
 
+vars(checks_build)["load_lock"] = cache(load_lock)  # it is read once, not for each snapshot
+
+
 def read_snapshot(data: bytes, folder: Path) -> bool:
     """``./inv doctor --root``: any machine's files are told of."""
     spread(data, folder, FILES)
@@ -426,18 +430,24 @@ def read_cargo(data: bytes, folder: Path) -> bool:
     return True
 
 
+@cache
+def parted() -> tuple[Path, str]:
+    """A lock, and the name of a part of it."""
+    name = min(parts.used(LOCKS))
+    return next(path for path in sorted(LOCKS.glob("v*.toml")) if name in path.read_text()), name
+
+
 def read_part(data: bytes, folder: Path) -> bool:
     """A part of a lock that was changed, or torn."""
-    (name, *_) = sorted(parts.used(LOCKS))
-    lock = next(path for path in LOCKS.glob("v*.toml") if name in path.read_text())
-    shutil.copytree(LOCKS, folder / "locks", ignore=shutil.ignore_patterns("companions"))
+    lock, name = parted()
+    put(lock.read_bytes(), folder, f"locks/{lock.name}")
     put(data, folder, f"locks/parts/{name}.toml")
     load_lock(lock.stem, folder / "locks")
     return True
 
 
 def a_part() -> list[bytes]:
-    return [(LOCKS / "parts" / f"{sorted(parts.used(LOCKS))[0]}.toml").read_bytes()]
+    return [(LOCKS / "parts" / f"{parted()[1]}.toml").read_bytes()]
 
 
 OPS = b"""#include <torch/library.h>

@@ -78,6 +78,10 @@ UNREADABLE = {
     "newer than any Python": "def f():\n    match x:\n        case 1 then 2\n",
     "an error in a body": "def g():\n    x = = 1\n",
     "not text": "\xff\xfe\xff",
+    "an encoding that is none": "# coding: klingon\n",
+    "not in the encoding it names": "# coding: ascii\nx = '\xc3\xa9'\n",
+    "an encoding against its first bytes": "\xef\xbb\xbf# coding: latin-1\n",
+    "names that its encoding has not": "# coding: latin-1\nN\xc3\xa4me = 1\n",
 }
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from build_recipes.verify.judge.resolve import Place, Resolver
 from build_recipes.verify.judge.signature import bound, constructor, disorder, is_plain, misfit, problem
-from build_recipes.verify.read.flow import HEIRS
+from build_recipes.verify.read.functions import HEIRS
 from build_recipes.verify.read.model import (
     BODY,
     CLASS,

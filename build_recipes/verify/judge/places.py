@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import enum
 from abc import ABC, abstractmethod
 
 from build_recipes.verify.judge.answers import Answer, Place
@@ -10,6 +12,13 @@ from build_recipes.verify.read.tree import VLLM, Tree
 
 _PLAIN_BASES = frozenset({"object", "ABC", "Protocol", "Generic", "NamedTuple", "TypedDict"})
 _ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"})
+
+
+def _of_enum(bases: list[str], name: str) -> bool:
+    """Whether every enumeration with such bases may have a name that its body does not give it."""
+    above = [base.rpartition(".")[2] for base in bases]
+    kinds = [getattr(enum, base, None) or getattr(builtins, base, None) for base in above]
+    return name.startswith("_") or any(kind is None or hasattr(kind, name) for kind in kinds)
 
 
 class Places(ABC):
@@ -148,7 +157,7 @@ class Places(ABC):
             if found.keywords and any(k != "metaclass=ABCMeta" for k in found.keywords):
                 return None
             if any(base.rpartition(".")[2] in _ENUMS for base in found.bases):
-                return False if name.isupper() else None
+                return None if _of_enum(found.bases, name) else False
         return False
 
     def ancestry(self, place: Place) -> list[tuple[Place, Class] | None]:

@@ -24,7 +24,7 @@ from build_recipes.verify.judge.answers import (
 )
 from build_recipes.verify.judge.places import Places
 from build_recipes.verify.judge.player import Player
-from build_recipes.verify.read.flow import EVERY
+from build_recipes.verify.read.functions import EVERY
 from build_recipes.verify.read.model import ALWAYS, CLASS, FUNCTION, TYPING, Surface
 from build_recipes.verify.read.tree import VLLM, Summaries, Tree
 

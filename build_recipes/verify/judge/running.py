@@ -5,7 +5,7 @@ from __future__ import annotations
 from build_recipes.verify.judge.answers import MISSING, Answer, Place, Raised
 from build_recipes.verify.judge.played import NOT, State
 from build_recipes.verify.read.expressions import RESULT
-from build_recipes.verify.read.flow import MAKING
+from build_recipes.verify.read.functions import EVERY, MAKING
 from build_recipes.verify.read.model import CLASS, FUNCTION, Call, Make, Node
 from build_recipes.verify.read.syntax import VLLM
 
@@ -45,6 +45,9 @@ class Running(State):
         module, name = found
         summary = self.summaries.get(module)
         body = summary.flow.functions.get(name) if summary is not None else None
+        if body is None and summary is not None and name in summary.flow.importing:
+            summary = self.own.tree.summary(module, EVERY)
+            body = summary.flow.functions.get(name) if summary is not None else None
         if summary is None or body is None:
             return None
         if name in summary.flow.deferred and guard is None:

@@ -171,7 +171,8 @@ def _value(node: ast.expr, names: Names, effort: Effort) -> Any:
             raise NotConstant
         return found
     if isinstance(node, ast.Attribute):
-        return _attribute(of(node.value), node.attr)
+        found = _attribute(of(node.value), node.attr)
+        return names.get(found.target, found) if isinstance(found, Ref) else found
     if isinstance(node, ast.Call):
         return _called(node, names, of)
     if isinstance(node, (ast.GeneratorExp, ast.ListComp, ast.SetComp)) and len(node.generators) == 1:
@@ -190,11 +191,62 @@ def _kept(node: ast.expr, of: Callable[[ast.expr | None], Any]) -> Any:
         return Unread
 
 
+class Python(NamedTuple):
+    """``sys.version_info``."""
+
+    major: int
+    minor: int
+    micro: int = 0
+    releaselevel: str = "final"
+    serial: int = 0
+
+
+_WORLDS: tuple[dict[str, Any], ...] = tuple(
+    {"sys:version_info": python, "sys:platform": "linux", "os:name": "posix", "typing:TYPE_CHECKING": False}
+    for python in (Python(3, 10), Python(3, 99))
+)
+"""What is known of the machine and of its Python; by `Ref.target`, which no name of a file is."""
+
+
+def decided(test: ast.expr, names: Names) -> bool | None:
+    """Whether a condition holds by the file's constants and on every Python that is supported; None where that is open.
+
+    A name that is imported decides nothing: where it could not be imported it may be something else.
+    """
+    if not _plain_names(test, names, Effort(1000)):
+        return None
+    try:
+        found = {bool(value_of(test, {**names, **world})) for world in _WORLDS}
+    except NotConstant:
+        return None
+    return found.pop() if len(found) == 1 else None
+
+
+def _plain_names(node: ast.expr, names: Names, effort: Effort) -> bool:
+    """Whether all names of an expression are constants or of the world."""
+    for part in ast.walk(node):
+        if not isinstance(part, ast.Name):
+            continue
+        effort.left -= 1
+        found = names.get(part.id)
+        if effort.left < 0 or not (
+            (isinstance(found, ast.expr) and _plain_names(found, names, effort))
+            or (
+                isinstance(found, Ref)
+                and (found.target in _WORLDS[0] or found.target in ("sys", "os", "typing"))
+            )
+        ):
+            return False
+    return True
+
+
 def _named(name: str, names: Names, effort: Effort) -> Any:
     if name in names:
         found = names[name]
         if isinstance(found, ast.expr):
             return value_of(found, names, effort)
+        if isinstance(found, Ref) and found.target in names:
+            return names[found.target]
         if found is Unread:
             raise NotConstant
         return found
@@ -243,6 +295,8 @@ def _attribute(value: Any, name: str) -> Any:
         if value.name:
             raise NotConstant
         return Ref(value.module, name)
+    if isinstance(value, Python) and name in Python._fields:
+        return getattr(value, name)
     if value == PACKAGE and name == "parent":  # __spec__.parent
         return PACKAGE
     raise NotConstant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from build_recipes.verify.read.lazy import keys_of
 from build_recipes.verify.read.model import Class, Function, Parameter
 from build_recipes.verify.read.outline import Outline
 from build_recipes.verify.read.syntax import blocks_of, bound_names, is_word, name_of, text_of
@@ -30,6 +31,8 @@ def read_class(node: ast.ClassDef, outline: Outline) -> Class:
             elif isinstance(item, ast.Assign):
                 for target in item.targets:
                     attributes.extend(bound_names(target))
+                    if isinstance(target, ast.Name) and target.id == "__slots__":
+                        attributes.extend(keys_of(item.value, outline.constants) or ())
             elif isinstance(item, ast.ClassDef):
                 attributes.append(item.name)
             elif isinstance(item, (ast.Import, ast.ImportFrom)):

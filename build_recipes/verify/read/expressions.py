@@ -22,7 +22,9 @@ _PARTS: dict[type, tuple[str, ...]] = {
 }
 """Fields of an expression that hold expressions."""
 
-_BY_NAME = frozenset({"setattr", "getattr", "extend_enum", "setdefault", "find_spec", "delattr"})
+_BY_NAME = frozenset(
+    {"setattr", "getattr", "extend_enum", "setdefault", "find_spec", "delattr", "resolve_name"}
+)
 
 
 class Expressions:
@@ -220,6 +222,10 @@ class Expressions:
         if path[-1:] == ["find_spec"] and first and self.touches(first):
             if "." in first.strip("."):  # the packages around it are imported
                 out.append(Import(node.lineno, first.rpartition(".")[0], []))
+            return True
+        if path in (["resolve_name"], ["pkgutil", "resolve_name"]) and first and self.touches(first):
+            module, _, name = first.partition(":")
+            out.append(Import(node.lineno, module, [name.partition(".")[0]] if name else []))
             return True
         if path[-1:] in (["setattr"], ["getattr"], ["extend_enum"], ["delattr"]) and len(node.args) > 1:
             self.of_name(node, path[-1], out)

@@ -7,14 +7,14 @@ hold something to look at.
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import re
 from itertools import pairwise
-from typing import Any, NamedTuple
 
-from build_recipes.verify.read.asking import asked, exceptions, may_test, probed, version_test
-from build_recipes.verify.read.bindings import constants
-from build_recipes.verify.read.constants import NotConstant, Ref, Unread, imported, value_of
-from build_recipes.verify.read.expressions import Expressions
+from build_recipes.verify.read.asking import asked, exceptions, probed
+from build_recipes.verify.read.constants import NotConstant, Unread, decided, value_of
+from build_recipes.verify.read.functions import Functions
 from build_recipes.verify.read.model import (
     Call,
     Flow,
@@ -29,8 +29,8 @@ from build_recipes.verify.read.model import (
     With,
     walk,
 )
-from build_recipes.verify.read.outline import FunctionNode, Outline
-from build_recipes.verify.read.scope import Scope, bind, bind_all
+from build_recipes.verify.read.outline import Outline
+from build_recipes.verify.read.scope import bind_all
 from build_recipes.verify.read.syntax import (
     FALSE,
     TRUE,
@@ -38,33 +38,15 @@ from build_recipes.verify.read.syntax import (
     VLLM,
     is_try,
     is_word,
-    mentions,
     name_of,
     source_module,
     truth,
 )
 
-EVERY, HEIRS = "every", "heirs"
-"""What is kept beyond what an import needs: of every function, or of the methods of classes that inherit."""
-
 _RELATIVE = re.compile(r"from (\.+[\w.]*)")
-_FROM_HERE = re.compile(r"\bfrom\s*\.")
+_KEEPS = re.compile(r"\breturn\s+(?!None\b|False\b)\S")
 _METHOD = re.compile(r"\n +(?:async +)?def ")
 _SELF_READ = re.compile(r"self\.(\w+)(?!\w|\s*(?::[^=\n]+)?=(?!=))")
-
-
-_ENDING = ("import", "raise", "assert", "class ")
-"""Words without which a function's body imports nothing, raises nothing, and makes no class."""
-MAKING = ("__init_subclass__", "__new__", "__init__", "__prepare__")
-"""Methods of a base or a metaclass that run when a class is made."""
-
-
-class Later(NamedTuple):
-    """A function that has been passed over so far."""
-
-    node: FunctionNode
-    prefix: str
-    text: str
 
 
 def read_flow(outline: Outline, roots: tuple[str, ...], own: str, more: str = "") -> Flow:
@@ -78,21 +60,11 @@ def read_flow(outline: Outline, roots: tuple[str, ...], own: str, more: str = ""
     return _Reader(outline, roots, own, more).read()
 
 
-class _Reader(Expressions):
+class _Reader(Functions):
     def __init__(self, outline: Outline, roots: tuple[str, ...], own: str, more: str) -> None:
-        super().__init__(roots)
-        self.outline = outline
-        self.values = outline.constants
-        self.every, self.inherited = more == EVERY, more == HEIRS
-        self.brief = own == VLLM and not more
-        self.versions: dict[str, str] = {}
-        self.deferred: set[str] = set()
-        self.own = own
-        self.functions: dict[str, list[Node]] = {}
-        self.annotations = True
-        self.in_function = False
-        self.wanted: set[str] = {"import_module", "__import__"}
-        self.later: dict[str, Later] = {}
+        super().__init__(outline, roots, own, more)
+        self.settled = {**self.values, **dict.fromkeys(outline.rebound, Unread)}
+        """Constants that no function of the file binds anew."""
         self.selves: dict[str, dict[str, int]] = {}
 
     def read(self) -> Flow:
@@ -113,18 +85,26 @@ class _Reader(Expressions):
         else:
             self.callers()
         mentions = self.named() if self.brief else self.mentions()
-        return Flow(body, self.functions, mentions, self.selves, self.versions, sorted(self.deferred))
+        importing = sorted(key for key, entry in self.later.items() if "import" in entry.text)
+        return Flow(
+            *(body, self.functions, mentions, self.selves, self.versions, sorted(self.deferred)),
+            importing if self.brief else [],
+        )
 
-    def bind_imported(self, values: dict[str, Any], scope: Scope) -> None:
-        """``m = import_module("x")``: the name is bound to a module."""
-        for name, value in values.items() if "import_module" in self.outline.text else ():
-            if isinstance(value, ast.Call):
-                try:
-                    found = imported(value, values)
-                except NotConstant:
-                    continue
-                if found is not None and self.touches(found.given):
-                    scope[name] = found.given
+    @functools.cached_property
+    def swallowing(self) -> set[str]:
+        """Context managers of the file that may keep an exception."""
+        found = set[str]()
+        for node in self.outline.tree.body:
+            if isinstance(node, ast.ClassDef):
+                ends = [m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__exit__"]
+                keeps = any(_KEEPS.search(self.outline.body_text(end)) for end in ends)
+            else:
+                text = self.outline.body_text(node) if isinstance(node, ast.FunctionDef) else ""
+                keeps = "yield" in text and "except" in text
+            if keeps and isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                found.add(node.name)
+        return found
 
     def named(self) -> list[str]:
         """All modules of the own project that a file names, relative ones with their dots."""
@@ -133,60 +113,11 @@ class _Reader(Expressions):
         found.update(match[0] for match in re.finditer(rf"{self.own}(?:\.\w+)+", text))
         return sorted(found)
 
-    def called(self, body: list[Node]) -> None:
-        """Read the functions of the file that its import surely or perhaps calls."""
-        todo = [body]
-        while todo:
-            for node, _ in walk(todo.pop()):
-                if isinstance(node, Call) and node.target.startswith(":"):
-                    whole = ".".join([node.target[1:], *(part for part in node.path if part != "()")])
-                    first = node.target[1:]
-                    names = [whole, *(f"{first}.{name}" for name in ("__init__", "__new__", "__post_init__"))]
-                elif isinstance(node, Make):
-                    makers = [*node.bases, node.metaclass, node.name]
-                    names = [f"{maker}.{name}" for maker in makers for name in MAKING]
-                else:
-                    continue
-                for key in names:
-                    entry = self.later.pop(key, None)
-                    if entry is not None and self.matters(entry):
-                        self.prefix = entry.prefix
-                        self.body(entry.node, entry.prefix)
-                        self.functions.setdefault(key, [])
-                        todo.append(self.functions[key])
-
-    def matters(self, entry: Later) -> bool:
-        """Whether a function's body may end an import: itself, or by one of the file that it may call."""
-        todo, seen = [entry.text], set[str]()
-        while todo:
-            text = todo.pop()
-            if any(word in text for word in _ENDING):
-                return True
-            for key, other in self.later.items():
-                first = key.partition(".")[0]
-                if key not in seen and mentions(text, (first,)):
-                    seen.add(key)
-                    todo.append(other.text)
-        return False
-
     def mentions(self) -> list[str]:
         """Dotted names of the own project at the beginning of strings."""
         text = self.outline.text
         found = re.finditer(rf"{self.own}(?:\.\w+)+", text)
         return sorted({match[0] for match in found if text[match.start() - 1 : match.start()] in ("'", '"')})
-
-    def callers(self) -> None:
-        """Read the functions that lead to one that was read: they may be what a module calls on import."""
-        while self.later:
-            names = {name.rpartition(".")[2] for name in self.functions}
-            found = [key for key, entry in self.later.items() if mentions(entry.text, names)]
-            if not found:
-                return
-            for key in found:
-                entry = self.later.pop(key)
-                self.prefix = entry.prefix
-                self.body(entry.node, entry.prefix)
-                self.functions.setdefault(key, [])
 
     def foreign(self, target: str) -> bool:
         """Whether a name is bound to another project's module (of the wanted ones)."""
@@ -249,6 +180,8 @@ class _Reader(Expressions):
                 for argument in item.context_expr.args
                 for name in exceptions(argument, self.values)
             ]
+            if any(name_of(item.context_expr) in self.swallowing for item in node.items):
+                hidden.append("?")
             body = self.block(node.body)
             out.extend([With(node.lineno, hidden, body)] if hidden and body else body)
         elif isinstance(node, ast.Raise):
@@ -271,14 +204,16 @@ class _Reader(Expressions):
         for part in (node.test,) if isinstance(node, ast.While) else (node.iter, node.target):
             self.expression(part, out)
         body = self.block(node.body)
+        runs: bool | None = None
         if isinstance(node, ast.While):
-            runs = truth(node.test) == TRUE
+            test = truth(node.test)
+            runs = test == TRUE if test in (TRUE, FALSE) else decided(node.test, self.settled)
         else:
-            try:
+            with contextlib.suppress(NotConstant):
                 runs = bool(value_of(node.iter, self.values))
-            except NotConstant:
-                runs = False
-        if runs or not any(isinstance(inner, (Raise, Leave)) for inner, _ in walk(body)):
+        if runs is False:
+            out.extend([If(node.lineno, FALSE, "a loop runs", body, [])] if body else [])
+        elif runs or not any(isinstance(inner, (Raise, Leave)) for inner, _ in walk(body)):
             out.extend(body)
         else:
             out.append(If(node.lineno, UNKNOWN, "a loop runs", body, []))
@@ -314,6 +249,13 @@ class _Reader(Expressions):
     def branch(self, node: ast.If, out: list[Node]) -> None:
         self.expression(node.test, out)
         test = truth(node.test)
+        if (
+            test == UNKNOWN
+            and not self.in_function
+            and (known := decided(node.test, self.settled)) is not None
+        ):
+            out.extend(self.settle(node, TRUE if known else FALSE))
+            return
         body = self.block(node.body) if test != FALSE else []
         orelse = self.block(node.orelse) if test != TRUE else []
         if test in (TRUE, FALSE):
@@ -323,6 +265,11 @@ class _Reader(Expressions):
             ask = asked(node.test, self.values) if test == UNKNOWN else ""
             short = text if len(text) < 120 else text[:117] + "..."
             out.append(If(node.lineno, test, short, body, orelse, ask))
+
+    def settle(self, node: ast.If, test: int) -> list[Node]:
+        """A branch that the file's constants decide; the other one is looked at, and does not happen."""
+        body, orelse = self.block(node.body), self.block(node.orelse)
+        return [If(node.lineno, test, ast.unparse(node.test)[:117], body, orelse)] if body or orelse else []
 
     def simple(self, node: ast.stmt, out: list[Node]) -> None:
         if isinstance(node, ast.Assign):
@@ -353,77 +300,3 @@ class _Reader(Expressions):
             target, path = self.callee(decorator)  # the result of a call is called, too
             if target:
                 out.append(Call(decorator.lineno, target, path, 1, [], False))
-
-    def function(self, node: FunctionNode, out: list[Node]) -> None:
-        spec = node.args
-        for default in (*spec.defaults, *spec.kw_defaults):
-            if default is not None:
-                self.expression(default, out)
-        if self.annotations and not self.in_function:
-            arguments = (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg)
-            for annotation in (*(a.annotation for a in arguments if a), node.returns):
-                if annotation is not None:
-                    self.expression(annotation, out)
-        self.decorators(node, out)
-        text = self.outline.body_text(node)
-        whole = f"{self.prefix}{node.name}"
-        if isinstance(node, ast.AsyncFunctionDef):
-            self.deferred.add(whole)
-        if (
-            isinstance(node, ast.FunctionDef)
-            and not (self.in_function or self.brief)
-            and may_test(node, text)
-        ):
-            sign = version_test(node, self.outline.body(node))
-            if sign:
-                self.versions[whole] = sign
-        if self.brief:
-            self.later[whole] = Later(node, self.prefix, text)
-        elif self.every or (self.inherited and self.prefix in self.heirs) or self.imports(text):
-            self.body(node, self.prefix)
-        else:
-            self.later[whole] = Later(node, self.prefix, text)
-
-    def imports(self, text: str) -> bool:
-        """Whether a function's body may name something of an imported project."""
-        if "import" in text and (any(root in text for root in self.roots) or _FROM_HERE.search(text)):
-            return True
-        return mentions(text, self.wanted)
-
-    def body(self, node: FunctionNode, prefix: str) -> None:
-        spec = node.args
-        scope: Scope = {}
-        statements = self.outline.body(node)
-        bind_all(statements, scope, self.touches)
-        if "yield" in self.outline.body_text(node) and _yields(statements):
-            self.deferred.add(f"{prefix}{node.name}")
-        for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg):
-            if argument is not None:
-                bind(scope, argument.arg, "")
-        outer = self.known, self.in_function, self.values
-        inner = constants(statements)
-        self.values = {**self.values, **dict.fromkeys(scope, Unread), **inner}
-        self.bind_imported({**inner, "importlib": Ref("importlib")}, scope)
-        self.known, self.in_function = {**self.known, **scope}, True
-        self.prefix = f"{prefix}{node.name}."
-        found = self.block(statements)
-        self.prefix = prefix
-        self.known, self.in_function, self.values = outer
-        while found and isinstance(found[-1], Leave):
-            found.pop()
-        if any(not isinstance(inner, (If, Leave, Raise)) for inner, _ in walk(found)) or (
-            found and self.every
-        ):
-            self.functions.setdefault(f"{prefix}{node.name}", []).extend(found)
-
-
-def _yields(statements: list[ast.stmt]) -> bool:
-    """Whether a body makes a generator of its function."""
-    todo: list[ast.AST] = list(statements)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, (ast.Yield, ast.YieldFrom)):
-            return True
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            todo.extend(ast.iter_child_nodes(node))
-    return False

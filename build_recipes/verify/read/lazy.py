@@ -71,6 +71,12 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], names: Names) -
                     keys.append(only)
             elif isinstance(item.ops[0], (ast.In, ast.NotIn)):
                 table(item.comparators[0])
+        elif isinstance(item, ast.Match) and is_asked(item.subject):
+            tested = True
+            for case in item.cases:
+                texts = matched_texts(case.pattern)
+                keys.extend(texts or ())
+                known = known and (texts is not None or is_rest(case.pattern))
         elif (
             isinstance(item, ast.Subscript) and is_asked(item.slice) and not isinstance(item.value, ast.Dict)
         ):
@@ -102,6 +108,20 @@ def read_lazy(node: ast.FunctionDef, statements: list[ast.stmt], names: Names) -
         (known and tested) or refuses,
         targets,
     )
+
+
+def matched_texts(pattern: ast.pattern) -> list[str] | None:
+    """The texts that a ``case`` is for: ``"a" | "b"``; None where it is for others."""
+    if isinstance(pattern, ast.MatchOr):
+        found = [matched_texts(part) for part in pattern.patterns]
+        return None if None in found else [text for part in found for text in part or ()]
+    text = text_of(pattern.value) if isinstance(pattern, ast.MatchValue) else None
+    return None if text is None else [text]
+
+
+def is_rest(pattern: ast.pattern) -> bool:
+    """``case _``, or with a name for it."""
+    return isinstance(pattern, ast.MatchAs) and pattern.pattern is None
 
 
 def _strings(statements: list[ast.stmt], names: Names) -> list[str]:
@@ -181,6 +201,14 @@ class _Body:
                 self.names[alias.asname or alias.name] = Ref(source_module(node), alias.name)
         elif is_try(node):
             return self.block(node.body) or self.block(node.orelse)
+        elif isinstance(node, ast.Match):
+            value = value_of(node.subject, self.names)
+            for case in node.cases:
+                texts = matched_texts(case.pattern)
+                if case.guard is not None or (texts is None and not is_rest(case.pattern)):
+                    raise NotConstant
+                if texts is None or value in texts:
+                    return self.block(case.body)
         elif not isinstance(node, (ast.Expr, ast.Global, ast.Pass)):
             raise NotConstant
         return None

@@ -256,6 +256,9 @@ class Flow(Row):
     """Functions that compare vLLM's version with what they are given, and how: ``{"is_at_least": ">="}``."""
     deferred: list[str]
     """Functions whose body a call alone does not run: generators and coroutines."""
+    importing: list[str] = []
+    """Of vLLM's own files: functions that import something and are not in ``functions``, because no import of this file
+    calls them. Another one's may."""
 
 
 class Summary(Row):

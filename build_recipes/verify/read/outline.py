@@ -21,6 +21,7 @@ from build_recipes.verify.read.bindings import constants
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 _DEF = re.compile(r"\n( *)(?:async +)?def +\w+ *[(\[]")
+_GLOBAL = re.compile(r"^\s+global\s+([\w, ]+)", re.M)
 _LINE_END = re.compile(r"\r\n?|\n")
 _OPEN, _CLOSE = re.compile(r"[(\[{]"), re.compile(r"[)\]}]")
 _LONGEST_HEADER = 400
@@ -58,6 +59,12 @@ class Outline:
         if self._constants is None:
             self._constants = constants(self.tree.body)
         return self._constants
+
+    @functools.cached_property
+    def rebound(self) -> set[str]:
+        """Names of the file's top level that a function binds anew, by ``global``."""
+        found = _GLOBAL.findall(self.text) if "global" in self.text else []
+        return {name.strip() for names in found for name in names.split(",")}
 
     def body(self, node: FunctionNode) -> list[ast.stmt]:
         """The statements of a function, with their places in the file."""

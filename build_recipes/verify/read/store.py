@@ -19,21 +19,19 @@ _ROOM = Path(__file__).parent.parent
 
 
 @functools.cache
-def code_digest(*modules: str) -> str:
-    """A short digest of modules of verify (all of them where none is named) and of the Python that parses."""
+def code_digest(*rooms: str) -> str:
+    """A short digest of what values are made by: modules or folders of verify (all of it, with the records of packages,
+    where none is named) and the Python that parses.
+    """
     state = hashlib.blake2b(repr(sys.version_info[:2]).encode(), digest_size=6)
-    for path in sorted(_ROOM.rglob("*.py")):
-        if not modules or path.stem in modules:
+    for path in [*sorted(_ROOM.rglob("*.py")), _ROOM / "packages.toml"]:
+        if not rooms or path.stem in rooms or path.parent.name in rooms:
             state.update(path.read_bytes())
     return state.hexdigest()
 
 
-JUDGING = (
-    *("answers", "archive", "asking", "calls", "conditions", "constants"),
-    *("expressions", "flow", "importing", "lazy", "model", "moved", "outline", "reach"),
-    *("resolve", "scope", "signature", "surface", "syntax", "table", "tree", "verdict"),
-)
-"""Modules a verdict depends on."""
+JUDGING = ("read", "judge", "packages")
+"""What a cell of the matrix is made by."""
 
 
 class Store:

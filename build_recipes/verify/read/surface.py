@@ -38,7 +38,6 @@ from build_recipes.verify.read.syntax import (
     walruses,
 )
 
-_GLOBAL = re.compile(r"^\s+global\s+([\w, ]+)", re.M)
 _FILLS = re.compile(r"globals\(\)\s*(?:\[[^\]\n]+\]\s*=(?!=)|\.(?:update|setdefault|__setitem__)\()")
 
 
@@ -67,9 +66,8 @@ class _Reader:
         self.block(tree.body, ALWAYS)
         if not self.dynamic and "globals()" in text:
             self.dynamic = self.filled_by_a_function(tree.body)
-        for match in _GLOBAL.finditer(text) if "global" in text else ():
-            for name in match[1].split(","):
-                self.names.setdefault(name.strip(), Definition(VALUE, SOMETIMES, 0))
+        for name in sorted(self.outline.rebound):
+            self.names.setdefault(name, Definition(VALUE, SOMETIMES, 0))
         lazy = (
             read_lazy(self.getattr, self.outline.body(self.getattr), self.constants) if self.getattr else None
         )

@@ -27,12 +27,6 @@ R = TypeVar("R")
 
 OMNI = "vllm_omni"
 
-_READING = (
-    *("asking", "bindings", "constants", "definitions", "expressions", "flow", "lazy", "model", "outline"),
-    *("scope", "surface", "syntax", "tree"),
-)
-"""Modules that make a summary."""
-
 _EXTENSION = re.compile(r"""CMakeExtension\(\s*(?:name\s*=\s*)?["']([\w.]+)["']""")
 _PRODUCT = re.compile(r"""vllm/((?:vllm_flash_attn|third_party/\w+))/""")
 
@@ -149,7 +143,7 @@ class Tree:
         return found
 
     def _kind(self, more: str = "") -> str:
-        return " ".join(["summary", self.package, *["whole"] * self.whole, more, code_digest(*_READING)])
+        return " ".join(["summary", self.package, *["whole"] * self.whole, more, code_digest("read")])
 
     def summaries(self) -> dict[str, Summary]:
         """Summaries of all modules, in the order of their names (of the package every file is looked at)."""
@@ -285,15 +279,28 @@ def products_of(index: Index) -> frozenset[str]:
     return frozenset(found)
 
 
+def _decoded(data: bytes) -> str:
+    """The text of a source file, by the encoding that it says it has.
+
+    :raises SyntaxError: it says one that there is not, or another than its first bytes do.
+    :raises UnicodeDecodeError: it is not in that encoding.
+    :raises LookupError: that encoding is of no text.
+    """
+    second = data.find(b"\n", data.find(b"\n") + 1)
+    if b"coding" not in data[: second if second >= 0 else None]:
+        return data.decode("utf-8-sig")
+    encoding, _ = tokenize.detect_encoding(BytesIO(data).readline)
+    return data.decode(encoding)
+
+
 def parse(data: bytes, reader: Callable[[Outline], R], *, whole: bool) -> R | str:
     """What a reader makes of a source file, or why it cannot be parsed."""
     try:
-        text = data.decode("utf-8-sig")
+        text = _decoded(data)
     except UnicodeDecodeError as error:
-        try:
-            text = data.decode(tokenize.detect_encoding(BytesIO(data).readline)[0])
-        except (SyntaxError, LookupError, UnicodeDecodeError):
-            return f"is not UTF-8 (byte {error.start})"
+        return f"is not {error.encoding.upper()} (byte {error.start})"
+    except (SyntaxError, LookupError) as error:
+        return f"does not parse: {error.msg if isinstance(error, SyntaxError) else error}"
     try:
         return reader(Outline(text, whole=whole))
     except SyntaxError as error:

@@ -177,3 +177,24 @@ def test_a_default_in_the_base_breaks_the_fields_of_a_struct(tmp_path: Path) -> 
     )
     report = judge(bench.tree("vllm_omni", omni), bench.tree("vllm", now), bench.tree("vllm", then))
     assert [(b.kind, b.name) for b in report.breaks] == [("class", "S")]
+
+
+def test_a_method_that_became_a_property(tmp_path: Path) -> None:
+    """Its call fails, and its override is another thing; a property that was one before is not told."""
+    was = "class Base:\n    def size(self): ...\n    @property\n    def view(self): ..."
+    now = f"import functools\n{was}".replace("    def size", "    @functools.cached_property\n    def size")
+    omni = """
+        from vllm.c import Base
+        class A(Base):
+            def f(self): self.size(); self.view()
+        class B(Base):
+            def size(self): ...
+            def view(self): ...
+        """
+    bench = Bench(tmp_path)
+    own = bench.tree("vllm_omni", {"w.py": omni})
+    report = judge(own, bench.tree("vllm", {"c.py": now}, "2.0"), bench.tree("vllm", {"c.py": was}))
+    assert [(c.severity, c.kind, c.callee, c.problem) for c in report.calls] == [
+        ("error", "self", "Base.size", "is a property, and is called"),
+        ("warning", "override", "Base.size", "is a property in the base class"),
+    ]

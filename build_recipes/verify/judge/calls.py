@@ -236,12 +236,14 @@ class Caller:
                 continue
             if step.own:
                 return
-            text = problem(bound(function, True), call)
+            if _is_property(function):
+                text, plain = "is a property, and is called", True
+            else:
+                text, plain = problem(bound(function, True), call), is_plain(function)
             if name == "__init__" and any(k.startswith("metaclass") for k in step.entry.keywords):
                 return
             key = Key(file, call.line, f"{step.place.name}.{name}", whose)
-            sure = is_plain(function) and not tested
-            self._judge(key, text, ERROR if sure else WARNING)
+            self._judge(key, text, ERROR if plain and not tested else WARNING)
             return
         theirs = [step for step in line if step is not None and not step.own]
         if whose == "super" and theirs and not name.startswith("__"):
@@ -256,7 +258,7 @@ class Caller:
         if not line or line[0] is None:
             return
         for name, ours in line[0].entry.methods.items():
-            if name.startswith("__") or "property" in ours.decorators:
+            if name.startswith("__") or _is_property(ours):
                 continue
             for step in line[1:]:
                 if step is None or step.own:
@@ -265,10 +267,10 @@ class Caller:
                     continue
                 theirs = step.entry.methods.get(name)
                 if theirs is not None:
-                    if "property" not in theirs.decorators:
-                        path = self.own.tree.modules[place.module]
-                        key = Key(path, ours.line, f"{step.place.name}.{name}", "override")
-                        self._judge(key, misfit(theirs, ours), WARNING)
+                    path = self.own.tree.modules[place.module]
+                    key = Key(path, ours.line, f"{step.place.name}.{name}", "override")
+                    changed = "is a property in the base class" if _is_property(theirs) else ""
+                    self._judge(key, changed or misfit(theirs, ours), WARNING)
                     break
 
     def attributes(self, place: Place, read: dict[str, int]) -> None:
@@ -323,6 +325,10 @@ class Caller:
         place = self.vllm.target(target) if target else None
         function = self._function(place) if place is not None and place.kind == FUNCTION else None
         return function is not None and any(d.endswith("dataclass_transform") for d in function.decorators)
+
+
+def _is_property(function: Function) -> bool:
+    return any(name.rpartition(".")[2] in ("property", "cached_property") for name in function.decorators)
 
 
 def news(then: Caller, now: Caller) -> dict[Key, Finding]:

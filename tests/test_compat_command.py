@@ -397,3 +397,22 @@ def test_no_line_is_longer_than_the_terminal(
     told = capsys.readouterr().err
     assert max(map(len, told.splitlines())) <= 80
     assert f"vllm_omni/{deep}/w.py:1" in re.sub(r"\n\s*", "", told)
+
+
+def test_an_entry_point_that_is_not_there(
+    places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the package's own fault: told, and no break of the pair."""
+    own = write(tmp_path / "p", "plug", {"m.py": "def there(): ...\nclass C:\n    def run(): ..."})
+    (own / "plug.egg-info").mkdir()
+    (own / "plug.egg-info" / "entry_points.txt").write_text(
+        "[console_scripts]\nok = plug.m:there\nc = plug.m : C.run [more]\n\n"
+        "[vllm.general_plugins]\na = plug.gone:register\nb = plug.m:away\n"
+    )
+    vllm = write(tmp_path / "v", "vllm", {})
+    verify(Options(packages=("plug",), omni=str(own), vllm=str(vllm)))
+    told = capsys.readouterr().err
+    assert [line for line in told.splitlines() if "not there" in line] == [
+        "its own entry point plug.gone:register is not there",
+        "its own entry point plug.m:away is not there",
+    ]

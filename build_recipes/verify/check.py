@@ -15,7 +15,7 @@ from build_recipes.kit.errors import ArmoryError, CouldNotCheck, OmniBreaks
 from build_recipes.kit.paths import Places, user_path
 from build_recipes.verify import packages
 from build_recipes.verify.judge.suggest import known, suggest
-from build_recipes.verify.judge.verdict import BREAKS, CLEAN, UNDECIDED, Break, Report, judge
+from build_recipes.verify.judge.verdict import BREAKS, CLEAN, ENTRY_POINTS, UNDECIDED, Break, Report, judge
 from build_recipes.verify.packages import Package
 from build_recipes.verify.read import releases
 from build_recipes.verify.read.store import Store, code_digest
@@ -306,6 +306,9 @@ def show(report: Report, limit: int = 30) -> None:
         line(f"the first is reached by {' > '.join(names)}")
     if len(report.breaks) > limit:
         line(f"... and {len(report.breaks) - limit} more (--json has all)")
+    for entry in report.warnings:
+        if entry.file == ENTRY_POINTS:
+            line(f"its own entry point {entry.module}:{entry.name or ''} is not there".replace(": is", " is"))
     if report.guarded:
         line(f"behind a guard or in a function: {counted(report.guarded)} (--json lists them)")
         for entry in report.guarded[:5]:

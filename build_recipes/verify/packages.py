@@ -18,7 +18,7 @@ from build_recipes.verify.read.tree import Tree
 
 SAME_MINOR, REQUIRES = "same-minor", "requires"
 
-_ENTRY = re.compile(r"^\s*([\w.-]+)\s*=\s*([\w.]+)", re.M)
+_ENTRY = re.compile(r"^\s*[\w.-]+\s*=\s*([\w.]+)(?:\s*:\s*([\w.]+))?", re.M)
 _PLUGINS = re.compile(r"\[vllm\.platform_plugins\]([^\[]*)")
 _VERSION = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*(\S+))?$")
 
@@ -94,9 +94,13 @@ def of(tree: Tree) -> Package:
 
 def entry_points(tree: Tree) -> list[str]:
     """The package itself, the modules its metadata names as commands and plugins, and what the record adds."""
-    text = tree.index.extras.get("entry_points.txt", "")
-    named_there = [module for _, module in _ENTRY.findall(text) if module.partition(".")[0] == tree.package]
-    return list(dict.fromkeys([tree.package, *named_there, *of(tree).entry]))
+    return list(dict.fromkeys([tree.package, *(module for module, _ in registered(tree)), *of(tree).entry]))
+
+
+def registered(tree: Tree) -> list[tuple[str, str]]:
+    """Commands and plugins of its metadata: module, and the name in it (empty for the module itself)."""
+    found = _ENTRY.findall(tree.index.extras.get("entry_points.txt", ""))
+    return [(module, name) for module, name in found if module.partition(".")[0] == tree.package]
 
 
 def platforms(tree: Tree) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,10 +16,11 @@ from build_recipes.verify.judge.reach import ENTRY, MODEL, PLATFORM, Reached, re
 from build_recipes.verify.judge.resolve import Resolver
 from build_recipes.verify.judge.room import with_room
 from build_recipes.verify.judge.table import Release, Table
-from build_recipes.verify.packages import entry_points
+from build_recipes.verify.packages import entry_points, registered
 from build_recipes.verify.read.model import Summary
 from build_recipes.verify.read.tree import Tree
 
+ENTRY_POINTS = "entry_points.txt"
 CLEAN, BREAKS, UNDECIDED = "no-break-found", "breaks", "unknown"
 
 
@@ -172,6 +173,7 @@ def _judge(omni: Tree, vllm: Tree, baseline: Tree | None) -> Report:
     for event in played.events:
         entry = _entry(event, tiers[event.where], mover.where)
         (breaks if _breaks(event) else warnings).append(entry)
+    warnings.extend(_not_there(omni, own))
     for tree in (omni, vllm):
         for path, problem in sorted(tree.problems.items()):
             warnings.append(Break(tree.package, None, path, 0, "unreadable", MODEL, problem, [], None))
@@ -206,6 +208,16 @@ def _judge(omni: Tree, vllm: Tree, baseline: Tree | None) -> Report:
         baseline=(baseline.version or baseline.index.origin) if baseline is not None else "",
         unread=unread,
     )
+
+
+def _not_there(omni: Tree, own: Resolver) -> Iterator[Break]:
+    """Entry points of the package's metadata that it does not have: nobody can start them, on any vLLM."""
+    for module, name in registered(omni):
+        first = name.partition(".")[0]
+        answer = own.name(module, first) if first else own.module(module)
+        if answer.status in MISSING:
+            kind = f"own-{answer.status}"
+            yield Break(module, name or None, ENTRY_POINTS, 0, kind, ENTRY, None, [], None)
 
 
 def _history(then: Resolver) -> History:

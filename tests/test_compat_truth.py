@@ -16,7 +16,7 @@ import pytest
 
 from build_recipes.kit.paths import Places
 from build_recipes.verify import packages
-from build_recipes.verify.check import Checker
+from build_recipes.verify.check import Checker, show
 from build_recipes.verify.judge.answers import NONE
 from build_recipes.verify.judge.resolve import MISSING, Resolver
 from build_recipes.verify.read.tree import OMNI, VLLM
@@ -79,12 +79,14 @@ def test_names(version: str) -> None:
 
 
 @pytest.mark.parametrize("pair", _marked(PAIRS, _when))
-def test_pairs(pair: str) -> None:
-    """What static and real imports tell of a pair, held against each other both ways."""
+def test_pairs(pair: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What static and real imports tell of a pair, held against each other both ways; told in 80 columns."""
     recorded = PAIRS[pair]
     checker = _checker(recorded.get("package", "vllm-omni"))
     module = checker.package.module
     report = checker.judge(checker.release(module, recorded["omni"]), checker.release(VLLM, recorded["vllm"]))
+    show(report)
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= 80
     failures = {entry["module"]: entry for entry in recorded["failures"]}
     assert recorded["modules"] > 20
 

@@ -219,7 +219,8 @@ def _jetpack(packages: dict[str, str], l4t: str | None) -> str | None:
 def _driver(root: Path) -> str | None:
     text = _text(root / "proc/driver/nvidia/version") or ""
     found = re.search(r"^NVRM version: .*?\s(\d{3}\.\d+(?:\.\d+)?)\s", text, re.MULTILINE)
-    return found.group(1) if found else _text(root / "sys/module/nvidia/version")
+    told = found.group(1) if found else _text(root / "sys/module/nvidia/version")
+    return told if told and re.match(r"\d", told) else None
 
 
 def _nvml_library(root: Path) -> bool:
@@ -234,7 +235,7 @@ def _gpus(root: Path) -> Iterator[str]:
 
 
 def _gib(meminfo: str, name: str) -> float | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", meminfo, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d{{1,15}}) kB", meminfo, re.MULTILINE)
     return round(int(found.group(1)) / 2**20, 1) if found else None
 
 

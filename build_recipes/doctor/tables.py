@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 from build_recipes.kit.data import Model, load_toml
@@ -57,4 +58,4 @@ def minor(version: str) -> str:
 
 def numbers(version: str) -> tuple[int, ...]:
     """A dotted version as numbers, for comparing: ``13.0`` is (13, 0)."""
-    return tuple(int(part) for part in version.split("."))
+    return tuple(map(int, re.findall(r"\d{1,9}", version))) or (0,)

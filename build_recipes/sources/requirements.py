@@ -29,7 +29,7 @@ def build_requirements(root: Path, path: str) -> tuple[list[str], str]:
             continue
         try:
             requirement = Requirement(text)
-        except InvalidRequirement as error:
+        except (InvalidRequirement, RecursionError) as error:
             raise BadData(f"{path}: '{text}' is not a requirement: {error}", "read the file") from error
         if canonicalize_name(requirement.name) == "torch":
             torch = next((s.version for s in requirement.specifier if s.operator == "=="), "")

@@ -163,12 +163,13 @@ def compiler(case: Case) -> Finding | None:
         other = next((one for one in compilers.there("") if wanted.fits(one.version)), None)
         if case.asked and other:
             return Finding("GCC", "ok", gcc, f"the build takes {other.cxx} {other.version}")
+        fix = compilers.advice(wanted)
         return Finding(
             "GCC",
             "blocker",
             gcc,
             f"{why} of vLLM {case.tag} needs GCC {oldest} or newer",
-            compilers.advice(wanted),
+            fix if fix.startswith("sudo ") else f"# {fix}",
         )
     newest = tables().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
     if newest and numbers(gcc)[0] > newest:

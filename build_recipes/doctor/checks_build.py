@@ -169,7 +169,7 @@ def compiler(case: Case) -> Finding | None:
             "blocker",
             gcc,
             f"{why} of vLLM {case.tag} needs GCC {oldest} or newer",
-            fix if fix.startswith("sudo ") else f"# {fix}",
+            fix if fix.startswith("sudo ") else f"g++ -dumpfullversion  # {fix}",
         )
     newest = tables().newest_gcc.get(minor(case.toolkit.nvcc)) if case.toolkit and case.toolkit.nvcc else None
     if newest and numbers(gcc)[0] > newest:

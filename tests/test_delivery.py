@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from wheel_maker import make_wheel
@@ -21,7 +22,7 @@ from wheel_maker import make_wheel
 from build_recipes.audit.closure import Listed
 from build_recipes.delivery import building, companions, deliver, image, install, judge
 from build_recipes.delivery import bundle as bundling
-from build_recipes.delivery.bundle import bundle
+from build_recipes.delivery.bundle import Bundle, bundle
 from build_recipes.facts import device as devices
 from build_recipes.formats.wheel import Wheel
 from build_recipes.kit import paths
@@ -283,6 +284,47 @@ def delivered(wheel: Path, sshd: Sshd) -> deliver.Delivery:
         wheel, ["root@127.0.0.1"], device="", python=PYTHON, bare=True, tiers="", port=sshd.port, env=""
     )
     return done
+
+
+@pytest.mark.parametrize(
+    ("seen", "said", "advice"),
+    [
+        ({"compatible": ["nvidia,p3768-0000", "nvidia,tegra234"]}, "Jetson AGX Orin", "--tag v0.33.0 --device orin"),
+        ({"gpus": ["NVIDIA GB10"]}, "DGX Spark", "./inv advise --tag v0.33.0 --device spark"),
+        ({"machine": "x86_64"}, "is x86_64, the wheel is for aarch64", "./inv devices"),
+        ({"glibc": "2.35"}, "has glibc 2.35, the wheel needs 2.39", "./inv image WHEEL"),
+    ],
+)  # fmt: skip
+def test_a_board_of_another_device_is_refused_before_a_byte_is_copied(
+    seen: dict[str, Any], said: str, advice: str
+) -> None:
+    """A Jetson tells what it is in its device tree, the others by the model that the driver reads from the GPU."""
+    name = Path("vllm-0.33.0+cu130.thor.native-cp38-abi3-manylinux_2_39_aarch64.whl")
+    made = Bundle(
+        name,
+        "0.33.0+cu130.thor.native",
+        "thor",
+        devices.device("thor"),
+        "3.12",
+        {},
+        {},
+        "",
+        cast(Any, None),
+        None,
+    )
+    looked: dict[str, Any] = {
+        "machine": "aarch64",
+        "glibc": "2.39",
+        "compatible": [],
+        "gpus": [],
+        "disk_free": 1 << 40,
+    }
+    deliver.check("a", cast(Any, looked), made)
+    thor = {"compatible": ["nvidia,p3834-0008", "nvidia,tegra264"]}
+    deliver.check("thor", cast(Any, looked | thor), made)
+    with pytest.raises(BoardFailed, match=said) as caught:
+        deliver.check("board", cast(Any, looked | seen), made)
+    assert advice in caught.value.advice
 
 
 @pytest.mark.network

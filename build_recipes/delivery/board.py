@@ -33,6 +33,13 @@ def memory():
     return {"total": found.get("MemTotal"), "available": found.get("MemAvailable")}
 
 
+def models():
+    """Of the GPUs, as the driver names them."""
+    told = (text(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")))
+    rows = (line.partition(":") for one in told for line in one.splitlines())
+    return [value.strip() for key, _, value in rows if key == "Model"]
+
+
 def digest(path):
     try:
         found = hashlib.sha256()
@@ -58,6 +65,7 @@ def main(files):
                 "python": platform.python_version(),
                 "l4t": (text("/etc/nv_tegra_release").splitlines() or [""])[0],
                 "compatible": text("/proc/device-tree/compatible").splitlines(),
+                "gpus": models(),
                 "driver": driver[0] if driver else "",
                 "memory": memory(),
                 "disk_free": shutil.disk_usage(home).free,

@@ -15,10 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from build_recipes.delivery.bundle import REQUIREMENTS, Bundle, bundle, installing, serve_line
 from build_recipes.delivery.connection import Board, connected
 from build_recipes.delivery.looked import Looked, qualified
 from build_recipes.delivery.programs import uv_program
+from build_recipes.facts.device import device, told_by
 from build_recipes.formats import abi
 from build_recipes.kit import console, paths
 from build_recipes.kit.console import counted
@@ -163,14 +166,20 @@ def described(looked: Looked) -> str:
 
 
 def check(name: str, looked: Looked, made: Bundle) -> None:
-    """Refuse a board that the wheel cannot run on, before a byte is copied.
+    """Refuse a board that is another device than the wheel's, or that it cannot run on, before a byte is copied.
 
     :raises BoardFailed: with what was seen there.
     """
+    seen = told_by(looked["compatible"], looked["gpus"], looked["machine"])
+    if seen not in (None, made.device_name):
+        raise BoardFailed(
+            f"{name} is a machine of {device(seen).title}, the wheel is for {made.device.title}",
+            f"./inv advise --tag v{Version(made.version).public} --device {seen}",
+        )
     if looked["machine"] != made.device.machine:
         raise BoardFailed(
             f"{name} is {looked['machine']}, the wheel is for {made.device.machine}",
-            "./inv build --device DEVICE",
+            "./inv devices shows which wheels are for which CPU",
         )
     needs = abi.tag_glibc(made.wheel.name)
     if looked["glibc"] and needs and needs > abi.version(looked["glibc"]):

@@ -38,6 +38,9 @@ class Looked(TypedDict):
     python: Annotated[str, msgspec.Meta(pattern=r"^\d{1,3}\.\d{1,6}(\.|$)")]
     l4t: str
     compatible: list[str]
+    """Of the device tree."""
+    gpus: list[str]
+    """Model of each GPU, as the driver says it."""
     driver: str
     memory: Memory
     disk_free: Count

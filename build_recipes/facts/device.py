@@ -10,6 +10,7 @@ import difflib
 import functools
 import platform
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from build_recipes.facts import architectures
@@ -137,12 +138,22 @@ def detect(root: Path = Path("/"), machine: str | None = None) -> str | None:
         )
     except OSError:
         compatible = []
+    return told_by(compatible, _gpu_models(root), machine)
+
+
+def told_by(compatible: Collection[str], models: Iterable[str], machine: str) -> str | None:
+    """The name of the device that a machine's own files tell of, or None.
+
+    :param compatible: entries of its device tree's ``compatible``.
+    :param models: ``Model`` of each GPU, as the driver says it.
+    :param machine: ``uname -m``.
+    """
     for name, entry in devices().items():
         if any(text in compatible for text in entry.compatible):
             return name
-    models = " ".join(_gpu_models(root))
+    said = " ".join(models)
     for name, entry in devices().items():
-        if entry.gpu and entry.machine == machine and re.search(rf"\b{re.escape(entry.gpu)}\b", models):
+        if entry.gpu and entry.machine == machine and re.search(rf"\b{re.escape(entry.gpu)}\b", said):
             return name
     return None
 

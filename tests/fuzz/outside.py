@@ -217,7 +217,7 @@ def read_built(data: bytes, folder: Path) -> bool:
 def board() -> list[bytes]:
     row: dict[str, Any] = {
         "machine": "aarch64", "system": "Ubuntu 24.04", "kernel": "6.8", "glibc": "2.39", "python": "3.12.3", "l4t": "R38",
-        "compatible": ["nvidia,tegra264"], "driver": "", "memory": {"total": 5, "available": None}, "disk_free": 9,
+        "compatible": ["nvidia,tegra264"], "gpus": ["NVIDIA GB10"], "driver": "", "memory": {"total": 5, "available": None}, "disk_free": 9,
         "home": "/home/a", "root": False, "cores": 14, "files": {"/a.part": None, "/a": {"size": 3, "sha256": "0"}},
     }  # fmt: skip
     return packed(row)

@@ -52,8 +52,10 @@ def test_a_wheel_at_hand_comes_before_a_build(
     mine = make_wheel(places.wheels, {"vllm/_C.abi3.so": OLD}, version="0.12.0+cu130.thor")
     make_wheel(places.wheels, {"vllm/_C.abi3.so": OLD}, version="0.12.0+cu130.thor.smoke")
     make_wheel(places.wheels, {"vllm/_C.abi3.so": OLD}, version="0.14.0+cu130.thor")
+    make_wheel(places.wheels, {"vllm/_C.abi3.so": OLD}, version="0.12.0+cu130.spark")
     advice = advise("v0.12.0", "thor", places)
     assert advice.take == "local"
+    assert advice.command == f"pip install {mine}"
     assert mine.name in advice.say
     assert len(advice.choices) == 5  # official, specialised, mine, smoke, build
 

@@ -365,7 +365,7 @@ def test_ptx_is_made_native_resumed_and_not_made_twice(
     assert {row["ptxas"] for row in manifest["images"].values()} == {"13.0.88"}
     monkeypatch.setattr(subject, "official", lambda *_: source)
     advice = advise("v0.33.0", "thor", places_in(tmp_path))
-    assert advice.take == "local" and advice.command == f"pip install wheels/{thor.wheel.name}"
+    assert advice.take == "local" and advice.command == f"pip install {thor.wheel}"
     assert "nothing to the driver" in advice.say
 
 

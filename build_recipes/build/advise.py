@@ -90,7 +90,7 @@ def advise(tag: str, name: str, places: Places) -> Advice:
     official, special = _official(version, name, entry, places)
     local = _local(version, name, places)
     built = _build(f"v{version}", name, places)
-    return _weigh(f"v{version}", name, official, [special, *local], built)
+    return _weigh(f"v{version}", name, official, [special, *local], built, wheels=places.wheels)
 
 
 def _official(version: str, name: str, entry: Device, places: Places) -> tuple[Choice, Choice]:
@@ -122,10 +122,14 @@ def _official(version: str, name: str, entry: Device, places: Places) -> tuple[C
 
 
 def _local(version: str, name: str, places: Places) -> list[Choice]:
+    """The wheels of a version in ``wheels/``, but for those whose name is another device's."""
     found = []
+    others = set(device_table.devices()) - {name}
     for path in sorted(places.wheels.glob("vllm-*.whl")):
         try:
-            if parse_wheel_filename(path.name)[1].public == version:
+            there = parse_wheel_filename(path.name)[1]
+            parts = set((there.local or "").split("."))
+            if there.public == version and (name in parts or not parts & others):
                 found.append(_judged("local", audit_wheel(path, [name]), name, path.stat().st_size))
         except (InvalidWheelFilename, ValueError):
             continue
@@ -167,17 +171,26 @@ def _build(tag: str, name: str, places: Places) -> Choice:
     from build_recipes.build.plan import make_plan
     from build_recipes.build.preview import OVERHEAD_S, at_once, estimate
     from build_recipes.build.request import Request
+    from build_recipes.build.stages.trees import foreseen
 
     try:
         plan = make_plan(Request(tag=tag, device=name), places)
     except ArmoryError as error:
         return Choice("build", f"{tag} for {name}", NOT_USABLE, (str(error.args[0]),))
     seconds = estimate(plan).cpu_s / at_once(plan) + OVERHEAD_S
-    why = ("nothing to compile at the first start: its last step assembles what CMake leaves as PTX",)
-    return Choice("build", plan.wheel_version, "", why, torch=f"=={plan.torch.version}", build_s=seconds)
+    why = ["nothing to compile at the first start: its last step assembles what CMake leaves as PTX"]
+    if lacks := [lack.tree.name for lack in foreseen(plan) if lack.needed_by or lack.perhaps]:
+        why.insert(
+            0, f"first to be pinned: {', '.join(lacks)} (./inv plan --tag {tag} --device {name} says how)"
+        )
+    return Choice(
+        "build", plan.wheel_version, "", tuple(why), torch=f"=={plan.torch.version}", build_s=seconds
+    )
 
 
-def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: Choice) -> Advice:
+def _weigh(
+    tag: str, name: str, official: Choice, others: list[Choice], built: Choice, *, wheels: Path
+) -> Advice:
     choices = (official, *others, built)
     special, *local = others
     usable = [one for one in local if one.verdict != NOT_USABLE and not incomplete(one.name.split("-")[1])]
@@ -187,7 +200,7 @@ def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: C
         best = min(native, key=lambda one: (one.size, one.name))
         say = f"use {best.name} from wheels/: it leaves nothing to the driver's compiler, where the official one"
         say += f" leaves {', '.join(official.jit)}; it needs {_system(name)}"
-        return Advice(tag, name, "local", say, f"pip install wheels/{best.name}", choices)
+        return Advice(tag, name, "local", say, f"pip install {wheels / best.name}", choices)
     if official.verdict != NOT_USABLE:
         say = (
             f"use the official wheel: it {'is ready' if official.verdict != SLOW_START else 'runs'} on {name}"
@@ -207,7 +220,7 @@ def _weigh(tag: str, name: str, official: Choice, others: list[Choice], built: C
     if usable:
         best = min(usable, key=lambda one: (one.verdict == SLOW_START, one.first_start_s, one.name))
         say = f"use {best.name} from wheels/; the official wheel does not do: {why}"
-        return Advice(tag, name, "local", say, f"pip install wheels/{Path(best.name).name}", choices)
+        return Advice(tag, name, "local", say, f"pip install {wheels / best.name}", choices)
     if built.verdict != NOT_USABLE:
         say = f"build it: the official wheel does not do on {name}: {why}"
         return Advice(tag, name, "build", say, build, choices)

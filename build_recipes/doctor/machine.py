@@ -244,9 +244,10 @@ def _toolkits(root: Path) -> Iterator[Toolkit]:
         text = _text(home / "version.json")
         try:
             answer = parse_json(text) if text else {}
-            version = str(answer.get("cuda_nvcc", answer.get("cuda", {}))["version"])
+            said = str(answer.get("cuda_nvcc", answer.get("cuda", {}))["version"])
         except (ValueError, AttributeError, KeyError, TypeError):
-            version = None
+            said = ""
+        version = said if re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,3}", said) else None
         if text or (home / "bin/nvcc").exists():
             yield Toolkit("/" + str(home.relative_to(root)), version)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import time
@@ -34,10 +33,6 @@ class Finished:
     """Wall time."""
     tail: tuple[str, ...]
     """Last lines of output, stdout and stderr together."""
-    cpu_s: float = 0.0
-    """CPU seconds, of it and of what it waited for."""
-    rss_kib: int = 0
-    """Peak resident memory of the largest of these processes, KiB."""
 
     @property
     def ok(self) -> bool:
@@ -80,21 +75,10 @@ def run(
             tail.append(line)
             if on_line:
                 on_line(line)
-        code, usage = _waited(child)
+        code = child.wait()
     if deadline is not None and code != 0 and time.monotonic() >= deadline:
         raise TimeoutError(f"{command[0]} was ended at its deadline")
-    took = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss) if usage else (0.0, 0)
-    return Finished(command, code, time.monotonic() - started, tuple(tail), *took)
-
-
-def _waited(child: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage | None]:
-    """Exit status of a child, and what it used: None where it was waited for by who ended it."""
-    try:
-        _, status, usage = os.wait4(child.pid, 0)
-    except ChildProcessError:
-        return child.wait(), None
-    child.returncode = os.waitstatus_to_exitcode(status)
-    return child.returncode, usage
+    return Finished(command, code, time.monotonic() - started, tuple(tail))
 
 
 def capture(

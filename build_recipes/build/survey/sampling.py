@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from build_recipes.build.units.graph import Command, plain
 from build_recipes.kit import process
 from build_recipes.kit.console import say
 from build_recipes.kit.data import decoded, write_atomic
+
+MEASURE = Path(__file__).with_name("measure.py")
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,15 @@ def try_one(command: Command, bench: Bench) -> Sample | None:
         return None
     output = bench.folder / words[words.index("-o") + 1]
     output.parent.mkdir(parents=True, exist_ok=True)
-    done = process.run(words, cwd=bench.folder, env=bench.env)
+    cost = output.with_name(f"{output.name}.cost")
+    done = process.run([sys.executable, "-I", "-S", MEASURE, cost, *words], cwd=bench.folder, env=bench.env)
+    cpu_s, rss_kib = map(float, cost.read_text().split()) if cost.is_file() else (0.0, 0.0)
     output.unlink(missing_ok=True)
+    cost.unlink(missing_ok=True)
     said = [line for line in done.tail if "error" in line.lower() or "fatal" in line.lower()]
     error = "" if done.ok else _portable((said or [*done.tail, "it said nothing"])[0], bench)[:300]
     made = Sample(
-        command.unit, command.codes, bench.pair, done.ok, round(done.cpu_s, 1), round(done.rss_kib / 2**20, 2), error
+        command.unit, command.codes, bench.pair, done.ok, round(cpu_s, 1), round(rss_kib / 2**20, 2), error
     )  # fmt: skip
     bench.kept.mkdir(parents=True, exist_ok=True)
     write_atomic(note, json.dumps(asdict(made), indent=1) + "\n")

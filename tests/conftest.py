@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sdists import PACKED
+from untar import untar
 
 from build_recipes.kit.console import PROGRAM
 from build_recipes.kit.paths import Places
@@ -36,3 +38,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"VLLM_ARMORY_{name.upper()}", str(tmp_path / name))
     return Places.from_environment()
+
+
+@pytest.fixture(scope="session")
+def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per release (`VERSIONS`) with the files of its sdist that say what it builds."""
+    into = tmp_path_factory.mktemp("sdists")
+    untar(PACKED, into)
+    return into

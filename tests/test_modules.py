@@ -7,12 +7,11 @@ import json
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import msgspec
 import pytest
-from untar import untar
+from sdists import VERSIONS
 
 from build_recipes.build.modules import parts
 from build_recipes.build.plan import make_plan
@@ -23,17 +22,6 @@ from build_recipes.sources import official
 from build_recipes.sources.cmake.trees import Scan, reader
 from build_recipes.sources.lockfile import load_lock, lock_path
 from build_recipes.sources.modules import Kind, Makeup, Module, extensions, makeup
-
-PACKED = Path(__file__).parent / "data/cmake/sdists-0.11.1-0.33.0.tar.xz"
-with tarfile.open(PACKED) as _tar:
-    VERSIONS = sorted({name.split("/")[1] for name in _tar.getnames()})
-
-
-@pytest.fixture(scope="session")
-def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    into = tmp_path_factory.mktemp("sdists")
-    untar(PACKED, into)
-    return into
 
 
 @pytest.mark.parametrize("version", VERSIONS)

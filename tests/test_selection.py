@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import pytest
-from untar import untar
+from sdists import VERSIONS
 
 from build_recipes.build import selection
 from build_recipes.build.plan import make_plan
@@ -19,17 +18,6 @@ from build_recipes.kit.errors import UnknownDevice, UnknownTag, UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.sources.fetch import Fetched
 from build_recipes.sources.modules import makeup
-
-PACKED = Path(__file__).parent / "data/cmake/sdists-0.11.1-0.33.0.tar.xz"
-with tarfile.open(PACKED) as _tar:
-    VERSIONS = sorted({name.split("/")[1] for name in _tar.getnames()})
-
-
-@pytest.fixture(scope="module")
-def sdists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    into = tmp_path_factory.mktemp("sdists")
-    untar(PACKED, into)
-    return into
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -13,7 +13,8 @@ import re
 from itertools import pairwise
 
 from build_recipes.verify.read.asking import asked, exceptions, probed
-from build_recipes.verify.read.constants import NotConstant, Unread, decided, value_of
+from build_recipes.verify.read.constants import NotConstant, Unread, value_of
+from build_recipes.verify.read.decided import decided
 from build_recipes.verify.read.functions import Functions
 from build_recipes.verify.read.model import (
     Call,

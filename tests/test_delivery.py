@@ -292,7 +292,7 @@ def delivered(wheel: Path, sshd: Sshd) -> deliver.Delivery:
         ({"compatible": ["nvidia,p3768-0000", "nvidia,tegra234"]}, "Jetson AGX Orin", "--tag v0.33.0 --device orin"),
         ({"gpus": ["NVIDIA GB10"]}, "DGX Spark", "./inv advise --tag v0.33.0 --device spark"),
         ({"machine": "x86_64"}, "is x86_64, the wheel is for aarch64", "./inv devices"),
-        ({"glibc": "2.35"}, "has glibc 2.35, the wheel needs 2.39", "./inv image WHEEL"),
+        ({"glibc": "2.35"}, "has glibc 2.35, the wheel needs 2.39", "./inv image vllm-0.33.0+cu130.thor"),
     ],
 )  # fmt: skip
 def test_a_board_of_another_device_is_refused_before_a_byte_is_copied(

@@ -179,14 +179,14 @@ def check(name: str, looked: Looked, made: Bundle) -> None:
     if looked["machine"] != made.device.machine:
         raise BoardFailed(
             f"{name} is {looked['machine']}, the wheel is for {made.device.machine}",
-            "./inv devices shows which wheels are for which CPU",
+            "./inv devices",
         )
     needs = abi.tag_glibc(made.wheel.name)
     if looked["glibc"] and needs and needs > abi.version(looked["glibc"]):
         wanted = ".".join(map(str, needs))
         raise BoardFailed(
             f"{name} has glibc {looked['glibc']}, the wheel needs {wanted}",
-            "a newer system on the board, or a container: ./inv image WHEEL",
+            f"a newer system on the board, or a container: ./inv image {made.wheel}",
         )
     room = made.size * 3  # the files, unpacked, and what is compiled at first start
     if looked["disk_free"] < room:

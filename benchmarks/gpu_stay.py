@@ -1,15 +1,18 @@
 """Half an hour on a rented GPU machine without a network: what is carried there, and what is done there, in order.
 
-    here    python benchmarks/gpu_stay.py pack DIR --tag v0.26.0 --wheels W --remade WHEEL --slim WHEEL
-    there   setsid nohup python3 DIR/armory/benchmarks/gpu_stay.py run DIR > DIR/stay.log 2>&1 &
+    here    python benchmarks/gpu_stay.py pack DIR --tag v0.26.0 --with W --remade WHEEL --slim WHEEL --ours WHEEL
+    there   setsid nohup taskset -c 0-27 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only plain-ninja &
+    there   setsid nohup taskset -c 28-31 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only fa2,qualify &
     there   python3 DIR/armory/benchmarks/gpu_stay.py look DIR
 
 `pack` is run under the Python that the machine has (3.12), and fills DIR: a clone of this project, the sources of the
 tag and the build requirements as one file, the wheels that the program needs, those that vLLM needs and the machine
-lacks (--wheels: a folder, see docs/evidence/h200-v0.26.0/next.md), and two specialised wheels of the tag for 9.0.
-`run` does the steps one after the other, each into a log of its own, and begins none that would not end in time; what
-is done is not done again, so the same command goes on after the machine was lost, on what was brought back. DIR/results
-is what to take home. The minutes are those of 64 cores that were shared; with fewer, compiling takes as much longer.
+lacks (--with: a folder, see docs/evidence/h200-v0.26.0/next.md), and wheels of the tag for 9.0: two specialised ones,
+and one that was built before. `run` does the steps one after the other, each into a log of its own, and begins none
+that would not end in time or whose wheel was not brought; what is done is not done again, so the same command goes on
+after the machine was lost, on what was brought back. What measures the GPU and what compiles can run at once on cores
+of their own. DIR/results is what to take home. The minutes are those of 64 cores that were shared; with fewer,
+compiling takes as much longer.
 """
 
 from __future__ import annotations
@@ -37,45 +40,52 @@ class Step:
     minutes: float
     """What it takes on 64 cores; see docs/evidence/h200-v0.26.0."""
     command: str
-    """For bash, in the project's folder. $TAG, $REMADE, $SLIM, $WITH, $RESULTS are set."""
+    """For bash, in the project's folder. $TAG, $WITH, $RESULTS are set; of $OURS, $REMADE, $SLIM what was brought."""
+    needs: tuple[str, ...] = ()
+    """Wheels that must have been brought."""
     compiles: bool = False
     """Whether its minutes grow with fewer cores."""
 
 
-BUILD = f"--tag $TAG --device h200 --torch existing --without {WITHOUT}"
+WHEELS = ("OURS", "REMADE", "SLIM")
+ASKED = f"--tag $TAG --device h200 --torch existing --offline --without {WITHOUT}"
+UNPACK = 'for one in {}; do [ -d ../$one ] || python3 -m zipfile -e "${{!one}}" ../$one; done; '
 COPY = 'for file in "$VLLM_ARMORY_WHEELS"/*.qualify.json; do cp "$file" $RESULTS/$(basename "$file" .qualify.json)'
+
+
+def fa2(other: str) -> Step:
+    """FlashAttention 2 that was made from PTX, beside another wheel's."""
+    name = f"fa2-{other.lower()}"
+    measure = f"python3 benchmarks/specialise_fa2.py ../REMADE ../{other} --json $RESULTS/{name}.shapes"
+    return Step(
+        name, 3, UNPACK.format(f"REMADE {other}") + f"{measure} --most-seconds 240", ("REMADE", other)
+    )
+
+
 STEPS = [
     Step("machine", 1, "nvidia-smi; nproc; free -g; uname -a; python3 -m pip list; nvcc --version; ./inv doctor"),
-    # first what an idle machine is needed for
+    Step("bundle", 1, "./inv mirror --from ../bundle.tar.zst"),
+    # ours against plain ninja in a tree of their own: all modules but FlashAttention 2, 106 of v0.26.0's 185 units
     Step(
-        "unpack", 1,
-        'for one in REMADE SLIM; do mkdir -p $RESULTS/../$one; python3 -m zipfile -e "${!one}" $RESULTS/../$one; done',
+        "plain-ninja", 7, f".venv/bin/python benchmarks/plain_ninja.py {ASKED},_vllm_fa2_C --into ../benchmarks",
+        compiles=True,
     ),
+    Step("build", 15, f'[ "$OURS" ] || ./inv build {ASKED} --cache off --time-box 18m', compiles=True),
     Step(
-        "fa2", 3,
-        "python3 benchmarks/specialise_fa2.py ../REMADE ../SLIM --json $RESULTS/fa2.json --most-seconds 240",
+        "qualify", 6,
+        'ours=${OURS:-$(ls -t "$VLLM_ARMORY_WHEELS"/vllm-*h200*.whl | grep -v -e remade -e slim | head -1)};'
+        f' [ "$ours" ] || exit 1; ./inv qualify "$ours" --with $WITH; code=$?; {COPY}.json; done; exit $code',
     ),
+    fa2("OURS"),
+    fa2("SLIM"),
     *(
         Step(
             f"first-start-{word.lower()}", 4,
             f'export CUDA_CACHE_PATH=$(mktemp -d); ./inv qualify "${word}" --tiers 3,4 --with $WITH;'
             f" code=$?; {COPY}.first-start.json; done; du -sh $CUDA_CACHE_PATH; exit $code",
+            (word,),
         )
         for word in ("SLIM", "REMADE")
-    ),
-    Step("bundle", 1, "./inv mirror --from ../bundle.tar.zst"),
-    Step("build", 15, f"./inv build {BUILD} --offline --cache off --time-box 18m", compiles=True),
-    Step(
-        "qualify", 6,
-        'ours=$(ls -t "$VLLM_ARMORY_WHEELS"/vllm-*h200*.whl | grep -v -e remade -e slim | head -1);'
-        f' [ "$ours" ] || exit 1; ./inv qualify "$ours" --with $WITH; code=$?; {COPY}.json; done; exit $code',
-    ),
-    # ours against plain ninja in the tree of the build: units of 200 s and less, more than a hundred of v0.26.0's 185
-    Step(
-        "plain-ninja", 9,
-        f".venv/bin/python benchmarks/plain_ninja.py {BUILD.replace('--device', '--most 200 --device')}"
-        " --tree $VLLM_ARMORY_BUILD/$TAG-h200",
-        compiles=True,
     ),
 ]  # fmt: skip
 
@@ -88,7 +98,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
     places = {"CACHE": "cache", "BUILD": "build", "WHEELS": "wheels", "WHEELHOUSE": "wheelhouse"}
     env |= {f"VLLM_ARMORY_{key}": str(folder / place) for key, place in places.items()}
-    wheels = {key: str(folder / "wheels" / told[key.lower()]) for key in ("REMADE", "SLIM")}
+    wheels = {key: str(folder / "wheels" / told[key]) for key in WHEELS if key in told}
     more = {"TAG": told["tag"], "WITH": str(folder / "with"), "RESULTS": str(folder / "results")}
     return {**env, **wheels, **more}
 
@@ -113,12 +123,13 @@ def pack(asked: argparse.Namespace) -> None:
     ]
     subprocess.run(mirror, cwd=HERE, check=True)
     subprocess.run(["./inv", "mirror", "--wheelhouse", folder / "wheelhouse"], cwd=HERE, check=True)
-    for one in asked.wheels:
+    for one in asked.needs:
         shutil.copytree(one, folder / "with", dirs_exist_ok=True)
-    for wheel in (asked.remade, asked.slim):
+    wheels = {key: getattr(asked, key.lower()) for key in WHEELS if getattr(asked, key.lower())}
+    for wheel in wheels.values():
         for path in wheel.parent.glob(f"{wheel.stem}*"):
             shutil.copy2(path, folder / "wheels")
-    told = {"tag": asked.tag, "remade": asked.remade.name, "slim": asked.slim.name}
+    told = {"tag": asked.tag, **{key: wheel.name for key, wheel in wheels.items()}}
     (folder / "stay.json").write_text(json.dumps(told))
     sizes = {
         one.name: sum(p.stat().st_size for p in [one, *one.rglob("*")] if p.is_file())
@@ -131,11 +142,14 @@ def pack(asked: argparse.Namespace) -> None:
 def run(asked: argparse.Namespace) -> None:
     """Do the steps that are left and fit."""
     folder, began = asked.folder.resolve(), time.monotonic()
-    env, results, cores = environment(folder), folder / "results", os.cpu_count() or 1
+    env, results, cores = environment(folder), folder / "results", len(os.sched_getaffinity(0))
     results.mkdir(exist_ok=True)
     for step in STEPS:
         kept = results / f"{step.name}.json"
         if (asked.only and step.name not in asked.only.split(",")) or kept.exists():
+            continue
+        if lacking := [word for word in step.needs if not Path(env.get(word, "")).is_file()]:
+            print(f"{step.name}: no {' and no '.join(lacking)} here", flush=True)
             continue
         wanted = step.minutes * (max(1.0, 64 / cores) if step.compiles else 1)
         left = asked.most_minutes - (time.monotonic() - began) / 60
@@ -191,9 +205,9 @@ def main() -> None:
     words = parser.add_subparsers(required=True)
     one = words.add_parser("pack")
     one.add_argument("--tag", required=True)
-    one.add_argument("--wheels", type=Path, action="append", default=[])
-    one.add_argument("--remade", type=Path, required=True)
-    one.add_argument("--slim", type=Path, required=True)
+    one.add_argument("--with", dest="needs", type=Path, action="append", default=[])
+    for word in WHEELS:
+        one.add_argument(f"--{word.lower()}", type=Path)
     one.add_argument("--mirror", action="append", default=[], help="URL=DIR, as of ./inv mirror")
     one.set_defaults(do=pack)
     two = words.add_parser("run")

@@ -4,16 +4,16 @@
 
 Both ways compile the same commands without a compiler cache. Plain ninja gets the build file as CMake wrote it, ours
 the one that it orders by cost. The tree is made (or gone on with) as a build makes it; with ``--tree`` a build's own
-tree is used, whose objects of these modules are compiled again. Cores busy are read from the kernel's count of
-this machine (``/proc/stat``) every five seconds, so other work on it counts, too.
+tree is used, whose objects of these modules are compiled again. Cores busy are read from the kernel's count
+(``/proc/stat``) of the cores that this program may use, every five seconds, so other work on them counts, too.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 import resource
-import shutil
 import subprocess
 import threading
 import time
@@ -52,8 +52,10 @@ class Busy(threading.Thread):
 
     @staticmethod
     def _ticks() -> int:
-        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(fields) - fields[3] - fields[4]  # less idle and iowait
+        ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        fields = [[int(word) for word in row[1:9]] for row in rows if row[0] in ours]
+        return sum(sum(row) - row[3] - row[4] for row in fields)  # less idle and iowait
 
 
 def clear(graph: Graph) -> None:
@@ -121,13 +123,12 @@ def main() -> None:
     whole = graphs.read_graph(folder, made.python.parent / "ninja", targets)
     chosen = [command.output for command in whole.commands if expected(command.unit).seconds <= given.most]
     graph = graphs.read_graph(folder, whole.ninja, chosen)
-    saved = plan.tree / "build.ninja.of-cmake"
-    if not saved.exists():
-        shutil.copyfile(folder / "build.ninja", saved)
+    arguments = configuring.cmake_arguments(plan, fetched, made)
     seen: dict[str, dict[str, object]] = {}
     for way in given.way or ["plain", "ours"]:
         clear(graph)
-        shutil.copyfile(saved, folder / "build.ninja")
+        # a build, and our way before, left the file in our order
+        configuring.run_cmake(plan, made, arguments, environment)
         seen[way] = timed(functools.partial({"plain": plain, "ours": ours}[way], plan, graph, environment))
         print(
             json.dumps({"way": way, "units": len(graph.commands), "jobs": plan.jobs, **seen[way]}), flush=True

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trees import options, plan_for, prepared, table
+from trees import absolute, options, plan_for, prepared, table
 
 from build_recipes.build.plan import Plan
 from build_recipes.build.stages import compile as compiling
@@ -108,7 +108,7 @@ def main() -> None:
         help="only units expected to take this many seconds or less",
     )
     parser.add_argument("--way", action="append", choices=["plain", "ours"], help="default: plain, then ours")
-    parser.add_argument("--tree", type=Path, help="a build's own tree instead of a new one")
+    parser.add_argument("--tree", type=absolute, help="a build's own tree instead of a new one")
     given = parser.parse_args()
     name = given.tree.name if given.tree else "plain-ninja"
     given.into = given.tree.parent if given.tree else given.into

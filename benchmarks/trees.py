@@ -24,8 +24,13 @@ def options(what: str) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="thor")
     parser.add_argument("--mirror", action="append", default=[], metavar="URL=DIR")
     parser.add_argument("--offline", action="store_true")
-    parser.add_argument("--into", type=Path, default=PROJECT / "build/benchmarks", help="working folder")
+    parser.add_argument("--into", type=absolute, default=PROJECT / "build/benchmarks", help="working folder")
     return parser
+
+
+def absolute(text: str) -> Path:
+    """A folder as CMake and ninja must be told of it: they run elsewhere."""
+    return Path(text).resolve()
 
 
 def plan_for(given: argparse.Namespace, name: str, **words: object) -> Plan:

@@ -65,10 +65,10 @@ def fa2(other: str) -> Step:
 STEPS = [
     Step("machine", 1, "nvidia-smi; nproc; free -g; uname -a; python3 -m pip list; nvcc --version; ./inv doctor"),
     Step("bundle", 1, "./inv mirror --from ../bundle.tar.zst"),
-    # ours against plain ninja in a tree of their own: all modules but FlashAttention 2, 106 of v0.26.0's 185 units
+    # ours against plain ninja in a tree of their own: 133 of v0.26.0's 185 units
     Step(
-        "plain-ninja", 7,
-        f"./inv --version; .venv/bin/python benchmarks/plain_ninja.py {ASKED},_vllm_fa2_C --into ../benchmarks",
+        "plain-ninja", 16,
+        f"./inv --version; .venv/bin/python benchmarks/plain_ninja.py {ASKED} --into ../benchmarks --most 120",
         compiles=True,
     ),
     Step("build", 15, f'[ "$OURS" ] || ./inv build {ASKED} --cache off --time-box 18m', compiles=True),

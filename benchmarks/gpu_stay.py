@@ -82,7 +82,8 @@ STEPS = [
     *(
         Step(
             f"first-start-{word.lower()}", 4,
-            f'export CUDA_CACHE_PATH=$(mktemp -d); ./inv qualify "${word}" --tiers 3,4 --with $WITH;'
+            'export HOME=$(mktemp -d); export CUDA_CACHE_PATH=$HOME/driver TORCHINDUCTOR_CACHE_DIR=$HOME/inductor;'
+            f' mkdir $CUDA_CACHE_PATH; ./inv qualify "${word}" --tiers 3,4 --with $WITH;'
             f" code=$?; {COPY}.first-start.json; done; du -sh $CUDA_CACHE_PATH; exit $code",
             (word,),
         )

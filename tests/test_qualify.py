@@ -239,6 +239,9 @@ def test_a_wheel_for_another_machine_is_read_and_nothing_is_said_to_have_run(tmp
     assert tiers["import"]["result"] != PASSED
     assert "aarch64" in tiers["omni"]["reason"]
     assert json.loads(report.path_of(wheel).read_text())["sha256"] == json.loads(done.stdout)["sha256"]
+    asked = qualify(wheel, "--tiers", "5", wheels=tmp_path)
+    assert asked.returncode == CouldNotCheck.exit_code
+    assert "not run: 5 omni (the wheel is for aarch64" in " ".join(asked.stderr.split())
 
 
 def test_bad_input_is_said_plainly(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def qualify(
         )
         if json:
             console.emit_json(done.as_dict())
-        runner.show(done)
+        runner.show(done, asked=bool(tiers))
 
 
 @command(Verify, without=("omni", "record"))

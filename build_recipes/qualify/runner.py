@@ -181,10 +181,12 @@ def this_machine(trial: Trial) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show(done: Qualification) -> None:
-    """Print the table, and stop with the tiers that failed.
+def show(done: Qualification, *, asked: bool = False) -> None:
+    """Print the table, and stop where a tier failed, or could not be tried although it was asked for.
 
+    :param asked: the tiers were named; who names none takes what this machine can try.
     :raises QualifyFailed: a tier failed.
+    :raises CouldNotCheck: a tier that was asked for was not run.
     """
     rows = [[str(t.number), t.name, t.result, duration(t.seconds), t.reason] for t in done.tiers]
     table(done.wheel, ["tier", "name", "result", "time", "reason"], rows)
@@ -192,4 +194,13 @@ def show(done: Qualification) -> None:
         names = ", ".join(tier.name for tier in done.failed)
         raise QualifyFailed(
             f"{done.wheel} did not pass: {names}", "read the tier's facts in its .qualify.json"
+        )
+    missed = [tier for tier in done.tiers if tier.result == NOT_RUN]
+    if asked and missed:
+        names = ", ".join(f"{tier.number} {tier.name}" for tier in missed)
+        rest = ",".join(str(tier.number) for tier in done.tiers if tier not in missed)
+        raise CouldNotCheck(
+            f"asked for and not run: {names} ({missed[0].reason})",
+            "run them on a machine that can"
+            + (f", and here: ./inv qualify {done.wheel} --tiers {rest}" if rest else ""),
         )

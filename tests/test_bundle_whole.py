@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import platform
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from wheel_maker import make_wheel
 from build_recipes.build import whole
 from build_recipes.build.plan import Plan, make_plan
 from build_recipes.build.request import Request
+from build_recipes.kit.errors import UsageError
 from build_recipes.kit.paths import Places
 from build_recipes.sources import bundle, mirror
 from build_recipes.sources.library import Library
@@ -120,3 +122,17 @@ def test_what_the_index_does_not_give_is_named_and_the_rest_is_packed(
 
 def test_the_cpus_are_those_of_devices_that_can_be_built_for_here() -> None:
     assert mirror.machines() == list(dict.fromkeys(["aarch64", platform.machine()]))
+
+
+@pytest.mark.parametrize(
+    ("requirements", "left", "said"),
+    [
+        (True, "cmak", "--leave-out cmake"),
+        (True, "numpy-financial", "known: .*cmake.*ninja"),
+        (False, "cmake", "--requirements or --wheels"),
+    ],
+)
+def test_what_is_left_out_must_be_what_would_go_along(requirements: bool, left: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        mirror.mirror("v0.26.0", leave_out=[left], requirements=requirements)
+    assert re.search(said, refused.value.advice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ def mirror(
         with ``--torch existing`` and a CUDA toolkit of its own needs.
     :param leave_out: projects that the other machine has (cmake, ninja).
     :returns: what ``--json`` prints.
+    :raises UsageError: there is no tag, or something is left out that would not go along.
     """
     if not tag:
         raise UsageError(
@@ -47,6 +49,7 @@ def mirror(
     library = Library(places.git, configured_mirrors(mirrors), offline)
     console.step("mirror", f"the sources of vLLM {tag}")
     files = build_wheels(lock) if wheels else build_requirements(lock) if requirements else []
+    refuse_unknown(leave_out, {pin.project for pin in files})
     files = [pin for pin in files if pin.project not in leave_out]
     gathered = bundle.gather(lock, library, places, files, machines())
     for name, reason in gathered.missing.items():
@@ -65,6 +68,25 @@ def mirror(
             f"{path}: {console.size(path.stat().st_size)}; unpack it with ./inv mirror --from {path.name}"
         )
     return shown
+
+
+def refuse_unknown(leave_out: Sequence[str], there: set[str]) -> None:
+    """A name that is left out must be one that would go along: a misspelt one would change nothing, silently.
+
+    :raises UsageError: with the nearest name.
+    """
+    for name in leave_out:
+        if name not in there:
+            near = difflib.get_close_matches(name, sorted(there), n=1)
+            asked = (
+                "--requirements or --wheels brings them"
+                if not there
+                else f"known: {', '.join(sorted(there))}"
+            )
+            raise UsageError(
+                f"--leave-out {name}: no wheel of that project would go along",
+                f"--leave-out {near[0]}" if near else asked,
+            )
 
 
 def machines() -> list[str]:

@@ -1,16 +1,21 @@
 """Draw a build's time line from its units.jsonl: every unit as a bar, and the memory that they took together.
 
     python benchmarks/timeline.py BUILD/units.jsonl timeline.svg
+    python benchmarks/timeline.py plain-ninja.jsonl busy.svg
 
 Bars are wall time, one lane per job; the memory is the sum of the peaks of the units that ran, an upper bound.
+From the lines that benchmarks/plain_ninja.py prints it draws how many cores were busy in each way.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from plain_ninja import EVERY_S
 
 from build_recipes.build.units.costs import read_journal
 
@@ -73,9 +78,43 @@ def draw(units: list[dict[str, Any]]) -> str:
     )
 
 
+def draw_busy(ways: list[dict[str, Any]]) -> str:
+    """Cores busy over time, a line for each way, as SVG."""
+    height, last = 200, max(way["wall_s"] for way in ways)
+    most = max(way["jobs"] for way in ways)
+    out = []
+    for number, (way, colour) in enumerate(zip(ways, COLOURS.values(), strict=False)):
+        points = [(0.0, 0.0), *((place * EVERY_S, cores) for place, cores in enumerate(way["busy"], 1))]
+        points.append((way["wall_s"], 0.0))
+        line = " ".join(
+            f"{LEFT + at / last * (WIDTH - LEFT - 10):.1f},{24 + height * (1 - cores / most):.1f}"
+            for at, cores in points
+        )
+        told = f"{way['way']}: {way['wall_s']:.0f} s, {way['cpu_s'] / 60:.0f} CPU min"
+        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<text x="{LEFT + 20 + number * 260}" y="14" fill="{colour}">{html.escape(told)}</text>')
+    for part in range(5):
+        at, cores = LEFT + part / 4 * (WIDTH - LEFT - 10), 24 + height * (1 - part / 4)
+        out.append(
+            f'<text x="{at:.0f}" y="{height + 40}" text-anchor="middle">{part / 4 * last:.0f} s</text>'
+        )
+        out.append(f'<text x="2" y="{cores + 4:.0f}">{part / 4 * most:.0f} cores</text>')
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 20} {height + 50}" font-family="sans-serif"'
+    return (
+        f'{head} font-size="11">\n<rect width="100%" height="100%" fill="#fff"/>\n'
+        + "\n".join(out)
+        + "\n</svg>\n"
+    )
+
+
 def main() -> None:
     """Read, draw, write."""
-    rows = [row for row in read_journal(Path(sys.argv[1])) if row["code"] == 0]
+    source, target = map(Path, sys.argv[1:3])
+    told = [json.loads(line) for line in source.read_text().splitlines() if line.startswith("{")]
+    if all("busy" in one for one in told):
+        target.write_text(draw_busy(told), encoding="utf-8")
+        return
+    rows = [row for row in read_journal(source) if row["code"] == 0]
     start = min(row["ended"] - row["wall_s"] for row in rows)
     units = [
         {
@@ -84,7 +123,7 @@ def main() -> None:
         }
         for row in rows
     ]  # fmt: skip
-    Path(sys.argv[2]).write_text(draw(sorted(units, key=lambda unit: float(unit["start"]))), encoding="utf-8")
+    target.write_text(draw(sorted(units, key=lambda unit: float(unit["start"]))), encoding="utf-8")
 
 
 if __name__ == "__main__":

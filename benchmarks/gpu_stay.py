@@ -1,8 +1,8 @@
 """Half an hour on a rented GPU machine without a network: what is carried there, and what is done there, in order.
 
     here    python benchmarks/gpu_stay.py pack DIR --tag v0.26.0 --with W --remade WHEEL --slim WHEEL --ours WHEEL
-    there   setsid nohup taskset -c 0-27 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only plain-ninja &
-    there   setsid nohup taskset -c 28-31 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only fa2,qualify &
+    there   setsid taskset -c 0-27 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only bundle,plain-ninja > a.log &
+    there   setsid taskset -c 28-31 python3 DIR/armory/benchmarks/gpu_stay.py run DIR --only qualify,fa2-ours > b.log &
     there   python3 DIR/armory/benchmarks/gpu_stay.py look DIR
 
 `pack` is run under the Python that the machine has (3.12), and fills DIR: a clone of this project, the sources of the
@@ -145,6 +145,10 @@ def run(asked: argparse.Namespace) -> None:
     folder, began = asked.folder.resolve(), time.monotonic()
     env, results, cores = environment(folder), folder / "results", len(os.sched_getaffinity(0))
     results.mkdir(exist_ok=True)
+    if unknown := set(filter(None, asked.only.split(","))) - {step.name for step in STEPS}:
+        raise SystemExit(
+            f"no step {', '.join(sorted(unknown))}; there are {', '.join(step.name for step in STEPS)}"
+        )
     for step in STEPS:
         kept = results / f"{step.name}.json"
         if (asked.only and step.name not in asked.only.split(",")) or kept.exists():

@@ -34,6 +34,16 @@ def lanes(units: list[dict[str, Any]]) -> list[int]:
     return chosen
 
 
+def picture(width: float, height: float, parts: list[str]) -> str:
+    """Parts of a picture as SVG on white."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
+    return (
+        f'{head} font-size="11">\n<rect width="100%" height="100%" fill="#fff"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )
+
+
 def draw(units: list[dict[str, Any]]) -> str:
     """The picture as SVG."""
     last = max(unit["end"] for unit in units)
@@ -70,12 +80,7 @@ def draw(units: list[dict[str, Any]]) -> str:
     for number, (module, colour) in enumerate(COLOURS.items()):
         if any(unit["unit"].startswith(f"{module}/") for unit in units):
             out.append(f'<text x="{LEFT + 60 + number * 110}" y="14" fill="{colour}">{module}</text>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 24}" font-family="sans-serif"'
-    return (
-        f'{head} font-size="11">\n<rect width="100%" height="100%" fill="#fff"/>\n'
-        + "\n".join(out)
-        + "\n</svg>\n"
-    )
+    return picture(WIDTH, bottom + 24, out)
 
 
 def draw_busy(ways: list[dict[str, Any]]) -> str:
@@ -99,12 +104,7 @@ def draw_busy(ways: list[dict[str, Any]]) -> str:
             f'<text x="{at:.0f}" y="{height + 40}" text-anchor="middle">{part / 4 * last:.0f} s</text>'
         )
         out.append(f'<text x="2" y="{cores + 4:.0f}">{part / 4 * most:.0f} cores</text>')
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 20} {height + 50}" font-family="sans-serif"'
-    return (
-        f'{head} font-size="11">\n<rect width="100%" height="100%" fill="#fff"/>\n'
-        + "\n".join(out)
-        + "\n</svg>\n"
-    )
+    return picture(WIDTH + 20, height + 50, out)
 
 
 def main() -> None:

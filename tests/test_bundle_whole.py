@@ -128,8 +128,8 @@ def test_the_cpus_are_those_of_devices_that_can_be_built_for_here() -> None:
     ("requirements", "left", "said"),
     [
         (True, "cmak", "--leave-out cmake"),
-        (True, "numpy-financial", "known: .*cmake.*ninja"),
-        (False, "cmake", "--requirements or --wheels"),
+        (True, "numpy-financial", "would: .*cmake.*ninja"),
+        (False, "cmake", "add --requirements or --wheels"),
     ],
 )
 def test_what_is_left_out_must_be_what_would_go_along(requirements: bool, left: str, said: str) -> None:

@@ -198,9 +198,7 @@ def show(done: Qualification, *, asked: bool = False) -> None:
     missed = [tier for tier in done.tiers if tier.result == NOT_RUN]
     if asked and missed:
         names = ", ".join(f"{tier.number} {tier.name}" for tier in missed)
-        rest = ",".join(str(tier.number) for tier in done.tiers if tier not in missed)
         raise CouldNotCheck(
             f"asked for and not run: {names} ({missed[0].reason})",
-            "run them on a machine that can"
-            + (f", and here: ./inv qualify {done.wheel} --tiers {rest}" if rest else ""),
+            "type the same command on a machine that can",
         )

@@ -78,14 +78,12 @@ def refuse_unknown(leave_out: Sequence[str], there: set[str]) -> None:
     for name in leave_out:
         if name not in there:
             near = difflib.get_close_matches(name, sorted(there), n=1)
-            asked = (
-                "--requirements or --wheels brings them"
-                if not there
-                else f"known: {', '.join(sorted(there))}"
+            known = (
+                f"those that would: {', '.join(sorted(there))}" if there else "add --requirements or --wheels"
             )
             raise UsageError(
                 f"--leave-out {name}: no wheel of that project would go along",
-                f"--leave-out {near[0]}" if near else asked,
+                f"type the same command with --leave-out {near[0]}" if near else known,
             )
 
 
